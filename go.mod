@@ -1,0 +1,3 @@
+module github.com/influxdb3-vault/vault-plugin-secrets-influxdb
+
+go 1.26.0
