@@ -1,0 +1,84 @@
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestAnImportThatNoRuleAllowsIsAProblem(t *testing.T) {
+	for _, c := range []struct {
+		from, to string // below the module if they start with a slash
+		ok       bool
+	}{
+		{"/cmd/vault-plugin-secrets-influxdb", "/plugin", true},
+		{"/cmd/influxctl-sim", "/backend/issuer/influxctl/simulator", true},
+		{"/cmd/influxctl-sim", "/cmd/vault-plugin-secrets-influxdb", false},
+		{"/cmd/influxctl-sim", "/backend", false},
+		{"/cmd/influxctl-sim", "os", false},
+		{"/plugin", "/backend", true},
+		{"/plugin", "/backend/issuer", true},
+		{"/plugin", "/backend/issuer/influxctl", true},
+		{"/plugin", "/backend/issuer/influxctl/simulator", false},
+		{"/plugin", "/backend/issuer/issuertest", false},
+		{"/backend", "/backend/issuer", true},
+		{"/backend", "github.com/hashicorp/vault/sdk/logical", true},
+		{"/backend/ledger", "/backend", true},
+		{"/backend", "/backend/issuer/influxctl", false},
+		{"/backend", "/backend/issuer/issuertest", false},
+		{"/backend", "/plugin", false},
+		{"/backend", "os/exec", false},
+		{"/backend", "net/http", false},
+		{"/backend/ledger", "net/http", false},
+		{"/backend", "net/url", true},
+		{"/backend/issuer", "errors", true},
+		{"/backend/issuer", "github.com/hashicorp/go-hclog", false},
+		{"/backend/issuer", "/backend", false},
+		{"/backend/issuer/issuertest", "/backend/issuer", true},
+		{"/backend/issuer/issuertest", "/backend/issuer/influxctl", false},
+		{"/backend/issuer/influxctl", "/backend/issuer", true},
+		{"/backend/issuer/influxctl", "os/exec", true},
+		{"/backend/issuer/influxctl", "github.com/pelletier/go-toml/v2", true},
+		{"/backend/issuer/influxctl", "/backend", false},
+		{"/backend/issuer/influxctl", "/backend/issuer/influxctl/simulator", false},
+		{"/backend/issuer/influxctl", "github.com/hashicorp/vault/sdk/logical", false},
+		{"/backend/issuer/influxctl", "github.com/hashicorp/go-hclog", false},
+		{"/backend/issuer/influxctl/simulator", "github.com/urfave/cli/v2", true},
+		{"/backend/issuer/influxctl/simulator", "/backend/issuer", false},
+		{"/backend/issuer/influxctl/simulator", "/backend/issuer/influxctl", false},
+		{"/backend/issuer/influxctl/simulator", "/backend", false},
+		{"/helpers", "errors", false},
+		{"", "errors", false},
+	} {
+		from, to := module+c.from, c.to
+		if to[0] == '/' {
+			to = module + to
+		}
+		problems := checkImports([]pkg{{ImportPath: from, Imports: []string{to}}})
+		if ok := len(problems) == 0; ok != c.ok {
+			t.Errorf("%s imports %s: problems %q", from, to, problems)
+		}
+	}
+}
+
+func TestTheSimulatorHasNoPlaceInThePluginBinary(t *testing.T) {
+	fine := []pkg{{ImportPath: "os"}, {ImportPath: module + "/backend"}, {ImportPath: module + "/backend/issuer/influxctl"}}
+	if got := checkBinary(fine); len(got) > 0 {
+		t.Errorf("problems %q where there are none", got)
+	}
+	for _, path := range []string{
+		module + "/backend/issuer/influxctl/simulator",
+		module + "/backend/issuer/issuertest",
+		"github.com/urfave/cli/v2",
+	} {
+		if got := checkBinary(append(fine, pkg{ImportPath: path})); len(got) != 1 {
+			t.Errorf("%s: problems %q", path, got)
+		}
+	}
+}
+
+func TestAStrangerAtTheTopLevelIsAProblem(t *testing.T) {
+	got := checkTopLevel([]string{".golangci.yml", "README.md", "backend", "internal"})
+	if want := []string{"the top level must not hold internal"}; !slices.Equal(got, want) {
+		t.Errorf("problems %q, want %q", got, want)
+	}
+}
