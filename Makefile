@@ -1,0 +1,48 @@
+# `make` lists what there is to make.
+
+VERSION ?= v0.1.0-dev
+MODULE  := github.com/influxdb3-vault/vault-plugin-secrets-influxdb
+OUT     := .build
+LDFLAGS := -s -w -X $(MODULE)/plugin.version=$(VERSION)
+
+# End-to-end tests live in plugin/; everything else needs no Vault.
+UNIT = $(shell go list ./... | grep -v '^$(MODULE)/plugin$$')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: dev
+dev: build ## a Vault, a simulated cluster and the plugin, with a tour of the engine; Ctrl-C ends it
+	@scripts/dev.sh $(OUT)
+
+.PHONY: build
+build: ## the plugin and the simulator, into .build/
+	@mkdir -p $(OUT)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(OUT)/ ./cmd/...
+
+.PHONY: unit
+unit: ## the quick tests: all but those on a real Vault
+	go test -shuffle=on $(UNIT)
+
+.PHONY: test
+test: ## every test, those on a real Vault too, with the race detector
+	go test -race -shuffle=on -timeout 20m ./...
+
+.PHONY: conformance
+conformance: ## the promises of an issuer, on the influxctl of $INFLUXCTL_PATH or on the simulator
+	go test -count=1 -run Conformance -v ./backend/issuer/influxctl
+
+.PHONY: lint
+lint: ## formatting, linters, the modules, and who may import whom
+	@scripts/lint.sh
+
+.PHONY: fmt
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: clean
+clean: ## remove what was built, but for the Vault in .tools/
+	rm -rf $(OUT) coverage.out
