@@ -1,0 +1,189 @@
+package simulator
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// A client is the CLI face's way to its cluster.
+type client struct {
+	base    string
+	http    *http.Client
+	profile profile
+	run     int
+	held    io.Closer // the connection whose end tells of ours
+}
+
+// newClient prepares the way that a profile describes.
+func newClient(p profile, s Sidecar) (*client, error) {
+	c := &client{profile: p, http: &http.Client{Transport: &http.Transport{}}, base: s.URL}
+	if p.Product != Clustered {
+		if s.URL == "" {
+			return nil, &commandError{text: TextNoSuchHost, exit: 1}
+		}
+		return c, nil
+	}
+	scheme := "https"
+	if p.TLS.Disable {
+		scheme = "http"
+	}
+	c.base = scheme + "://" + net.JoinHostPort(p.Host, cmp.Or(p.Port, "443"))
+	config, err := p.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	c.http.Transport = &http.Transport{TLSClientConfig: config}
+	return c, nil
+}
+
+func (t profileTLS) config() (*tls.Config, error) {
+	config := &tls.Config{InsecureSkipVerify: t.Insecure}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("tls.ca: no certificate in the file")
+		}
+	}
+	if t.Cert != "" || t.Key != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// A commandError ends the CLI with a text on standard error.
+type commandError struct {
+	text string
+	exit int
+}
+
+func (e *commandError) Error() string { return e.text }
+func (e *commandError) ExitCode() int { return e.exit }
+
+// send makes a request. The answer is to be closed by the caller; the fault
+// holds even if there is an error.
+func (c *client) send(ctx context.Context, method, path string, body any) (*http.Response, Fault, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, Fault{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, Fault{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.profile.MgmtToken)
+	req.Header.Set("Sim-Product", c.profile.Product)
+	req.Header.Set("Sim-Account", c.profile.AccountID)
+	req.Header.Set("Sim-Cluster", c.profile.ClusterID)
+	answer, err := c.http.Do(req)
+	if err != nil {
+		return nil, Fault{}, transportError(err)
+	}
+	var fault Fault
+	if header := answer.Header.Get(faultHeader); header != "" {
+		if err := json.Unmarshal([]byte(header), &fault); err != nil {
+			return nil, fault, errors.Join(err, answer.Body.Close())
+		}
+	}
+	if answer.StatusCode < 400 {
+		return answer, fault, nil
+	}
+	defer answer.Body.Close()
+	return nil, fault, refused(answer.Body)
+}
+
+// refused reads why the cluster refused.
+func refused(body io.Reader) error {
+	text, err := io.ReadAll(body)
+	if err != nil {
+		return transportError(err)
+	}
+	var no cliError
+	if err := json.Unmarshal(text, &no); err != nil {
+		return &commandError{text: strings.TrimSpace(string(text)), exit: 1}
+	}
+	return &commandError{text: no.Error, exit: no.Exit}
+}
+
+// transportError puts an error of Go's HTTP client into gRPC's words.
+func transportError(err error) error {
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		err = outer.Err
+	}
+	text := fmt.Sprintf("rpc error: code = Unavailable desc = error reading from server: %v", err)
+	_, dial := errors.AsType[*net.OpError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		text = TextDeadlineExceeded
+	case untrusted:
+		text = fmt.Sprintf("rpc error: code = Unavailable desc = connection error: desc = %q", "transport: authentication handshake failed: "+err.Error())
+	case dial:
+		text = fmt.Sprintf("rpc error: code = Unavailable desc = connection error: desc = %q", "transport: Error while dialing: "+err.Error())
+	}
+	return &commandError{text: text, exit: 1}
+}
+
+// call makes a request and reads the answer into out, if out is not nil.
+func (c *client) call(ctx context.Context, path string, in, out any) (Fault, error) {
+	answer, fault, err := c.send(ctx, http.MethodPost, path, in)
+	if err != nil {
+		return fault, err
+	}
+	defer answer.Body.Close()
+	if out == nil || fault.Hang == Before {
+		return fault, nil
+	}
+	if err := json.NewDecoder(answer.Body).Decode(out); err != nil {
+		return fault, transportError(err)
+	}
+	return fault, nil
+}
+
+// start reports the run and returns what the cluster has to say against it.
+func (c *client) start(ctx context.Context, report runReport) ([]string, error) {
+	resp, _, err := c.send(context.WithoutCancel(ctx), http.MethodPost, "/sim/cli/run", report)
+	if err != nil {
+		return nil, err
+	}
+	c.held = resp.Body
+	var answer runAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return nil, transportError(err)
+	}
+	c.run = answer.Run
+	return answer.Violations, nil
+}
+
+// end tells that the run is over. A cluster that cannot be told any more sees
+// the connection close.
+func (c *client) end(exit int) {
+	if c.held == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	c.call(ctx, "/sim/cli/end", endReport{Run: c.run, Exit: exit}, nil)
+	c.held.Close()
+	c.http.CloseIdleConnections()
+}
