@@ -21,7 +21,7 @@ type rule struct {
 }
 
 var rules = []rule{
-	{dir: "cmd", own: []string{"plugin", "backend/issuer/influxctl/simulator"}, alone: true},
+	{dir: "cmd", std: true, own: []string{"plugin", "backend/issuer/influxctl/simulator"}, alone: true},
 	{dir: "scripts", std: true, alone: true},
 	{
 		dir: "plugin", std: true, foreign: []string{"*"},

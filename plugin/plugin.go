@@ -1,0 +1,84 @@
+// Package plugin is the composition root: it puts the drivers into the engine
+// and serves the engine to Vault.
+package plugin
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	sdkplugin "github.com/hashicorp/vault/sdk/plugin"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl"
+)
+
+// version is what `vault plugin list` shows. A release sets it with -ldflags.
+var version = "v0.1.0-dev"
+
+// Main runs the plugin binary until Vault ends it.
+func Main() {
+	show := flag.Bool("version", false, "print the version and exit")
+	flag.Parse()
+	if *show {
+		fmt.Println(version)
+		return
+	}
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func serve() error {
+	return sdkplugin.ServeMultiplex(&sdkplugin.ServeOpts{
+		BackendFactoryFunc: factory(os.Getenv),
+		TLSProviderFunc:    requireMutualTLS,
+		Logger:             newLogger(os.Getenv("VAULT_LOG_LEVEL")),
+	})
+}
+
+// factory builds the engine with every driver there is. getenv answers for
+// what stands in the plugin's registration (`vault plugin register -env=…`).
+func factory(getenv func(string) string) logical.Factory {
+	return backend.Factory(backend.Options{
+		Version: version,
+		Drivers: map[string]issuer.Driver{
+			"management": influxctl.New(influxctl.Config{
+				Path:   getenv("INFLUXCTL_PATH"),
+				SHA256: getenv("INFLUXCTL_SHA256"),
+			}),
+		},
+	})
+}
+
+// errNoMutualTLS is for a Vault from before 1.12.
+var errNoMutualTLS = errors.New("Vault offered no certificate to the plugin (AutoMTLS): " +
+	"this plugin needs Vault 1.12 or newer, or OpenBao")
+
+// requireMutualTLS leaves TLS to go-plugin, which agrees on certificates with
+// every Vault since 1.12 (AutoMTLS), and refuses to serve anything else. Vault
+// hands its certificate over in the variable that is looked at here; without
+// it go-plugin would answer in plain text.
+func requireMutualTLS() (*tls.Config, error) {
+	if os.Getenv("PLUGIN_CLIENT_CERT") == "" {
+		return nil, errNoMutualTLS
+	}
+	return nil, nil
+}
+
+// newLogger writes what Vault reads: a JSON object a line, on stderr. Vault
+// filters by its own level, so a level that is not set, or not known, passes
+// everything on.
+func newLogger(level string) hclog.Logger {
+	l := hclog.LevelFromString(level)
+	if l == hclog.NoLevel {
+		l = hclog.Trace
+	}
+	return hclog.New(&hclog.LoggerOptions{Level: l, Output: os.Stderr, JSONFormat: true})
+}

@@ -1,0 +1,284 @@
+package plugin_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A server is a real Vault: one node on raft storage in a scratch folder,
+// unsealed, with an audit log, on a loopback port. Its own log holds that of
+// the plugins too, at trace level.
+type server struct {
+	addr  string
+	token string
+	bin   string // folder with the vault command
+	logs  []string
+
+	plugins string // folder that plugins are run from
+
+	mu      sync.Mutex // guards secrets
+	secrets []string   // what must stand in no log
+}
+
+const pluginCommand = "vault-plugin-secrets-influxdb"
+
+// startVault starts a server that ends with the test. Whoever calls it has
+// Vault built, if there is none on the machine.
+func startVault(t *testing.T) *server {
+	t.Helper()
+	dir := t.TempDir()
+	s := &server{
+		bin:     filepath.Join(dir, "bin"),
+		plugins: filepath.Join(dir, "plugins"),
+		logs:    []string{filepath.Join(dir, "server.log"), filepath.Join(dir, "audit.log")},
+	}
+	for _, d := range []string{s.bin, s.plugins, filepath.Join(dir, "raft")} {
+		must(t, os.Mkdir(d, 0o700))
+	}
+	must(t, os.Symlink(vaultBinary(t), filepath.Join(s.bin, "vault")))
+	build(t, s.plugins, "./cmd/"+pluginCommand, raceFlags...)
+
+	api, cluster := freeAddress(t), freeAddress(t)
+	s.addr = "http://" + api
+	config := filepath.Join(dir, "vault.hcl")
+	must(t, os.WriteFile(config, fmt.Appendf(nil, `
+		storage "raft" {
+			path                   = %q
+			node_id                = "only"
+			performance_multiplier = 1
+		}
+		listener "tcp" {
+			address         = %q
+			cluster_address = %q
+			tls_disable     = true
+		}
+		api_addr         = "http://%[2]s"
+		cluster_addr     = "https://%[3]s"
+		plugin_directory = %[4]q
+		disable_mlock    = true
+		log_level        = "trace"
+		`, filepath.Join(dir, "raft"), api, cluster, s.plugins), 0o600))
+	s.run(t, config, dir)
+	s.open(t)
+	return s
+}
+
+// vaultBinary is what scripts/vault.sh finds or builds.
+func vaultBinary(t *testing.T) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "vault.sh"))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	must(t, err)
+	return strings.TrimSpace(string(out))
+}
+
+// build puts the program of a package of this module into a folder.
+func build(t *testing.T, dir, pkg string, flags ...string) {
+	t.Helper()
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	cmd := exec.CommandContext(t.Context(), "go", append(args, pkg)...)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+}
+
+// freeAddress is a loopback address that nobody listened on a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { must(t, l.Close()) }()
+	return l.Addr().String()
+}
+
+// untilOrphaned runs a command until its end or that of its own standard input,
+// so that a test that is killed leaves no server behind.
+const untilOrphaned = `"$0" "$@" </dev/null & pid=$!
+(cat >/dev/null; kill $pid 2>/dev/null) <&3 3<&- &
+wait $pid`
+
+func (s *server) run(t *testing.T, config, home string) {
+	t.Helper()
+	log, err := os.Create(s.logs[0])
+	must(t, err)
+	cmd := exec.Command("/bin/sh", "-c", "exec 3<&0; "+untilOrphaned, filepath.Join(s.bin, "vault"), "server", "-config="+config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait() // 143: ended by a signal, as was asked
+		_ = log.Close()
+		s.autopsy(t)
+	})
+}
+
+// open initialises and unseals the server, and has it keep an audit log.
+func (s *server) open(t *testing.T) {
+	t.Helper()
+	var init struct {
+		Keys  []string `json:"keys"`
+		Token string   `json:"root_token"`
+	}
+	must(t, eventually(t.Context(), 30*time.Second, func() error {
+		return s.call(t.Context(), "PUT", "sys/init", map[string]any{"secret_shares": 1, "secret_threshold": 1}, &init)
+	}))
+	s.token = init.Token
+	must(t, s.call(t.Context(), "PUT", "sys/unseal", map[string]any{"key": init.Keys[0]}, nil))
+	must(t, eventually(t.Context(), 30*time.Second, func() error {
+		return s.call(t.Context(), "GET", "sys/health", nil, nil) // fails until the node is active
+	}))
+	must(t, s.call(t.Context(), "PUT", "sys/audit/file", map[string]any{
+		"type": "file", "options": map[string]string{"file_path": s.logs[1]},
+	}, nil))
+}
+
+// register makes the plugin known under a name, with variables for its
+// environment. Each name gets a process of its own.
+func (s *server) register(ctx context.Context, name string, env ...string) error {
+	binary, err := os.ReadFile(filepath.Join(s.plugins, pluginCommand))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(binary)
+	return s.call(ctx, "PUT", "sys/plugins/catalog/secret/"+name, map[string]any{
+		"command": pluginCommand, "sha256": hex.EncodeToString(sum[:]), "env": env,
+	}, nil)
+}
+
+// mount enables a registered plugin at a path.
+func (s *server) mount(ctx context.Context, name, path string) error {
+	return s.call(ctx, "POST", "sys/mounts/"+path, map[string]any{"type": name}, nil)
+}
+
+// call asks the server over HTTP, and decodes the answer unless into is nil.
+func (s *server) call(ctx context.Context, method, path string, body, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.addr+"/v1/"+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Vault-Token", s.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, into)
+}
+
+// keepSecret adds to what must stand in no log of the server.
+func (s *server) keepSecret(secrets ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = append(s.secrets, secrets...)
+}
+
+// autopsy reads the logs of a server that has ended.
+func (s *server) autopsy(t *testing.T) {
+	for _, path := range s.logs {
+		log, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, leak := range leaks(string(log), s.secrets) {
+			t.Errorf("%s: %s", filepath.Base(path), leak)
+		}
+		for _, sign := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+			if _, after, found := strings.Cut(string(log), sign); found {
+				t.Errorf("%s: %s%.2000s", filepath.Base(path), sign, after)
+			}
+		}
+		if t.Failed() && testing.Verbose() {
+			t.Logf("%s ends in:\n%s", filepath.Base(path), log[max(0, len(log)-20_000):])
+		}
+	}
+}
+
+// leaks finds secrets in a text. It looks for the middle of each: the first
+// characters of a token are no secret, and a part is a leak too.
+func leaks(text string, secrets []string) []string {
+	var found []string
+	for _, secret := range secrets {
+		part := secret[len(secret)/4 : len(secret)*3/4]
+		if before, _, ok := strings.Cut(text, part); ok {
+			found = append(found, fmt.Sprintf("a secret (%.9s…) after …%s", secret, before[max(0, len(before)-300):]))
+		}
+	}
+	return found
+}
+
+// eventually calls f until it succeeds, and returns its last error if it has
+// not within the limit.
+func eventually(ctx context.Context, limit time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not within %s: %w", limit, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASecretInALogIsFound(t *testing.T) {
+	secret := "M.V1.abcdefghijklmnopqrstuvwxyz0123456789"
+	for _, c := range []struct {
+		log  string
+		want int
+	}{
+		{"minted " + secret[:9], 0},
+		{"minted " + secret, 1},
+		{"minted " + secret[8:len(secret)-8], 1},
+	} {
+		if got := leaks(c.log, []string{secret}); len(got) != c.want {
+			t.Errorf("leaks in %q: %q", c.log, got)
+		}
+	}
+}
