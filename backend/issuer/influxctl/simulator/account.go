@@ -2,7 +2,9 @@ package simulator
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -162,6 +164,10 @@ func (c *Cluster) cliList(w http.ResponseWriter, r *http.Request) {
 	l := listing{format: query.Get("format"), sort: query.Get("sort"), shape: query.Get("shape")}
 	if fault.Shape != "" {
 		l.shape = fault.Shape
+	}
+	if !slices.Contains(ListShapes, l.shape) {
+		answerCLI(w, fault, fmt.Errorf("no list shape is called %q", l.shape), nil)
+		return
 	}
 	setFault(w, fault)
 	if err := c.writeList(w, l); err != nil {

@@ -62,8 +62,8 @@ func RunCLI(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	p.side = side
 	err = p.app().Run(args)
-	if err := p.reportAnyhow(); err != nil {
-		return p.finish(err)
+	if broken := p.reportAnyhow(); broken != nil {
+		err = broken
 	}
 	return p.finish(err)
 }
@@ -74,7 +74,8 @@ type process struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	side           Sidecar
-	cluster        *client // nil until the run was reported
+	reported       bool    // or tried
+	cluster        *client // nil unless the run was reported
 }
 
 // app is the command line of the version that is simulated.

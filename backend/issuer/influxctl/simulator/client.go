@@ -131,17 +131,35 @@ func transportError(err error) error {
 		err = outer.Err
 	}
 	text := fmt.Sprintf("rpc error: code = Unavailable desc = error reading from server: %v", err)
-	_, dial := errors.AsType[*net.OpError](err)
-	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		text = TextDeadlineExceeded
-	case untrusted:
-		text = fmt.Sprintf("rpc error: code = Unavailable desc = connection error: desc = %q", "transport: authentication handshake failed: "+err.Error())
-	case dial:
-		text = fmt.Sprintf("rpc error: code = Unavailable desc = connection error: desc = %q", "transport: Error while dialing: "+err.Error())
+	case handshakeFailed(err):
+		text = connectionError("authentication handshake failed", err)
+	case networkOp(err) == "dial":
+		text = connectionError("Error while dialing", err)
 	}
 	return &commandError{text: text, exit: 1}
+}
+
+func connectionError(what string, err error) string {
+	return fmt.Sprintf("rpc error: code = Unavailable desc = connection error: desc = %q",
+		fmt.Sprintf("transport: %s: %v", what, err))
+}
+
+// handshakeFailed tells whether either side did not trust the other.
+func handshakeFailed(err error) bool {
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	return untrusted || noTLS || networkOp(err) == "remote error"
+}
+
+// networkOp is what was tried on the network when err happened.
+func networkOp(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op
+	}
+	return ""
 }
 
 // call makes a request and reads the answer into out, if out is not nil.

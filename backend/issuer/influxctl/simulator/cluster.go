@@ -3,6 +3,7 @@ package simulator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -162,6 +163,7 @@ func (c *Cluster) kill(id uuid.UUID) (record, bool) {
 func (c *Cluster) SetFaults(f Faults) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	f.RevokeErrors = maps.Clone(f.RevokeErrors)
 	c.faults = f
 	c.faultsSet = c.now()
 }

@@ -106,13 +106,15 @@ type Fault struct {
 	Committed  bool   `json:"committed,omitempty"`
 
 	// Hang makes the CLI process hang, deaf to its own --timeout, and the HTTP
-	// API keep the connection open without an answer. With Grandchild the CLI
-	// first starts a child that keeps standard output open.
-	Hang       When `json:"hang,omitempty"`
+	// API keep the connection open without an answer.
+	Hang When `json:"hang,omitempty"`
+
+	// Grandchild makes the CLI start a child that keeps its standard output
+	// open, before it hangs, dies or, without either, goes on and exits.
 	Grandchild bool `json:"grandchild,omitempty"`
 
 	// Die ends the CLI process in the given way once the operation was carried
-	// out. Cut closes the connection then, on either face.
+	// out; the HTTP API takes it for Cut. Cut closes the connection then, on either face.
 	Die string `json:"die,omitempty"`
 	Cut bool   `json:"cut,omitempty"`
 

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -12,34 +13,42 @@ import (
 // report tells the cluster how this process was started, before it does
 // anything. It fails if that was not as it should be.
 func (p *process) report(ctx context.Context, cluster *client, violations []string) error {
-	p.cluster = cluster
-	said, err := cluster.start(ctx, runReport{
+	p.reported = true
+	report := runReport{
 		Argv:       p.args,
 		Env:        p.env,
 		Pid:        os.Getpid(),
 		Violations: slices.Concat(violations, p.inspect()),
-	})
+	}
+	said, err := cluster.start(ctx, report)
 	if err != nil {
+		if broken := violated(report.Violations); broken != nil {
+			return broken
+		}
 		return err
 	}
+	p.cluster = cluster
 	return violated(said)
 }
 
 // reportAnyhow reports a run that has read no profile, if it is known to whom.
+// Such a run needs no cluster, so one out of reach does not matter.
 func (p *process) reportAnyhow() error {
-	if p.cluster != nil {
+	if p.reported {
 		return nil
 	}
-	if p.side.URL == "" {
-		return violated(p.inspect())
-	}
+	p.reported = true
 	cluster, err := newClient(profile{}, p.side)
 	if err != nil {
+		return violated(p.inspect())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err = p.report(ctx, cluster, nil)
+	if _, ok := errors.AsType[violation](err); ok {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return p.report(ctx, cluster, nil)
+	return nil
 }
 
 // violated turns violations into the error that ends the process.
@@ -47,8 +56,14 @@ func violated(violations []string) error {
 	if len(violations) == 0 {
 		return nil
 	}
-	return &commandError{text: "simulator: violation: " + strings.Join(violations, "; "), exit: ExitViolation}
+	return violation(violations)
 }
+
+// A violation is an error that tells what the caller of the CLI did wrong.
+type violation []string
+
+func (v violation) Error() string { return "simulator: violation: " + strings.Join(v, "; ") }
+func (v violation) ExitCode() int { return ExitViolation }
 
 // inspect looks for what a process can see of itself. Secrets are the
 // cluster's to know.

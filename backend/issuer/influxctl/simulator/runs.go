@@ -28,7 +28,7 @@ type Run struct {
 type runLog struct {
 	mu         sync.Mutex // guards what follows, the runs included
 	last       int
-	runs       []*Run
+	runs       []*Run // by ID
 	running    int
 	peak       int
 	violations []string
@@ -62,7 +62,8 @@ func (l *runLog) end(id, exit int) {
 func (l *runLog) update(id int, change func(*Run)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := slices.IndexFunc(l.runs, func(r *Run) bool { return r.ID == id }); i >= 0 {
+	i, ok := slices.BinarySearchFunc(l.runs, id, func(r *Run, id int) int { return r.ID - id })
+	if ok {
 		change(l.runs[i])
 	}
 }
