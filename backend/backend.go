@@ -1,0 +1,122 @@
+// Package backend is the InfluxDB 3 secrets engine: it mints management tokens
+// under a Vault lease and revokes them when the lease ends.
+//
+// It keeps two promises, in this order. No token outlives its lease: a record
+// in the ledger precedes every token and stays until the token is known to be
+// dead. A token under a living lease works until the lease ends.
+//
+// The package knows Vault and no vendor. What it asks of a cluster is in
+// package issuer.
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+// Management is the kind of token that has full administrative power over an
+// account or cluster.
+const Management = "management"
+
+// Options is what the engine is made of.
+type Options struct {
+	Version string                   // of the plugin, as `vault plugin list` shows it: a semantic version with a leading v
+	Drivers map[string]issuer.Driver // by kind of token; there must be one for Management
+	Now     func() time.Time         // the clock; nil for the system's
+}
+
+// Factory returns the factory of engines that share o. Every mount gets an
+// engine of its own. The factory does no I/O: it also runs when the plugin is
+// registered, with nothing to go on.
+func Factory(o Options) logical.Factory {
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		b := newBackend(o, conf.BackendUUID)
+		if err := b.Setup(ctx, conf); err != nil {
+			return nil, fmt.Errorf("set the engine up: %w", err)
+		}
+		return b, nil
+	}
+}
+
+type backend struct {
+	*framework.Backend
+	drivers map[string]issuer.Driver
+	version string
+	now     func() time.Time
+	tag     mountTag
+	ledger  *ledger
+	health  health
+
+	configMu sync.Mutex // guards the stored config: held to compare and to write
+	rolesMu  sync.Mutex // guards the stored roles: held to read, alter and write one
+}
+
+func newBackend(o Options, backendUUID string) *backend {
+	b := &backend{
+		drivers: o.Drivers,
+		version: o.Version,
+		now:     o.Now,
+		tag:     newMountTag(backendUUID),
+		ledger:  newLedger(),
+	}
+	if b.now == nil {
+		b.now = time.Now
+	}
+	b.Backend = &framework.Backend{
+		BackendType:    logical.TypeLogical,
+		RunningVersion: o.Version,
+		Help:           strings.TrimSpace(help),
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey}},
+		Secrets:        []*framework.Secret{b.secret()},
+		Paths: strict([]*framework.Path{
+			b.pathConfig(),
+			b.pathConfigCheck(),
+			b.pathRoles(),
+			b.pathRole(),
+			b.pathCreds(),
+			b.pathStatus(),
+		}),
+	}
+	return b
+}
+
+const help = `
+The InfluxDB secrets engine mints management tokens of InfluxDB 3 Cloud
+Dedicated and InfluxDB Clustered under a lease, and revokes them when the lease
+ends.
+
+    vault write influxdb/config product=dedicated account_id=… cluster_id=… mgmt_token=@root-token
+    vault write -f influxdb/config/check
+    vault write influxdb/roles/automation ttl=1h max_ttl=8h
+    vault read influxdb/creds/automation
+
+A management token has full administrative power. Its expires_at, fixed at its
+birth, lies shortly after the last moment its lease can have, so that it dies
+even if nothing is left to revoke it.
+`
+
+// issuerOf returns what mints and revokes on the configured cluster.
+func (b *backend) issuerOf(c config) issuer.Issuer { return b.drivers[Management].Open(c.Cluster) }
+
+// event tells Vault's event subscribers of an act. That nobody may hear it, or
+// that this server has no events, is not an error.
+func (b *backend) event(ctx context.Context, what, path string, metadata ...string) {
+	pairs := append([]string{logical.EventMetadataPath, path, logical.EventMetadataOperation, what}, metadata...)
+	_ = logical.SendEvent(ctx, b, "influxdb/"+what, pairs...)
+}
+
+// ownTime bounds what must be stored whatever became of the request.
+const ownTime = 10 * time.Second
+
+// own returns a context that does not end with the request's.
+func own(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), ownTime)
+}

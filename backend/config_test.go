@@ -1,0 +1,357 @@
+package backend_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+)
+
+const (
+	readOp   = logical.ReadOperation
+	updateOp = logical.UpdateOperation
+	createOp = logical.CreateOperation
+	deleteOp = logical.DeleteOperation
+	listOp   = logical.ListOperation
+)
+
+func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
+	e := newEngine(t)
+	e.refuse(404, readOp, "config", nil)
+	e.refuse(404, listOp, "roles/", nil)
+	e.refuse(404, readOp, "roles/automation", nil)
+	e.refuse(404, readOp, "creds/automation", nil, "no role", "automation")
+	e.refuse(400, updateOp, "config/check", nil, "config")
+	e.must(deleteOp, "config", nil)
+	e.must(deleteOp, "roles/automation", nil)
+	status := e.read("status")
+	if status.Data["configured"] != false || status.Data["tokens_live"] != 0 {
+		t.Errorf("status: %v", status.Data)
+	}
+	e.write("roles/automation", nil)
+	e.refuse(400, readOp, "creds/automation", nil, "no cluster is configured")
+	e.tick()
+}
+
+func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
+	e := newEngine(t)
+	e.configure(map[string]any{"mgmt_token": " " + e.root.Secret.Reveal() + "\n", "request_timeout": "20s"})
+	want := map[string]any{
+		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "",
+		"mgmt_token_id": e.root.ID, "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
+		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.read("status").Data["mount_tag"],
+	}
+	if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
+		t.Error(diff)
+	}
+	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("out of reach") })
+	e.read("config")
+	e.read("status")
+}
+
+func TestConfigRefusesWhatCannotBe(t *testing.T) {
+	e := newEngine(t)
+	cert, key := selfSigned(t)
+	for _, c := range []struct {
+		change map[string]any
+		words  string
+	}{
+		{map[string]any{"product": nil}, "product is required"},
+		{map[string]any{"product": "serverless"}, "product must be"},
+		{map[string]any{"mgmt_token": nil}, "mgmt_token is required"},
+		{map[string]any{"mgmt_token": "  \n"}, "mgmt_token is required"},
+		{map[string]any{"mgmt_token": "two words"}, "mgmt_token is not a token"},
+		{map[string]any{"mgmt_token": "M.V1.\x00"}, "mgmt_token is not a token"},
+		{map[string]any{"mgmt_token": strings.Repeat("x", 5000)}, "mgmt_token is not a token"},
+		{map[string]any{"account_id": nil}, "account_id and cluster_id are required"},
+		{map[string]any{"account_id": "42"}, "account_id must be a UUID"},
+		{map[string]any{"cluster_id": "../../etc/passwd"}, "cluster_id must be a UUID"},
+		{map[string]any{"mgmt_token_id": "root"}, "mgmt_token_id must be a UUID"},
+		{map[string]any{"product": "clustered"}, "host is required"},
+		{map[string]any{"host": "https://c.example.com"}, "host must be"},
+		{map[string]any{"host": "c.example.com:443"}, "host must be"},
+		{map[string]any{"host": "c.example.com\nport = 1"}, "host must be"},
+		{map[string]any{"host": "-c"}, "host must be"},
+		{map[string]any{"port": "0"}, "port must be"},
+		{map[string]any{"port": "http"}, "port must be"},
+		{map[string]any{"ca_cert": "not PEM"}, "ca_cert: must be one certificate or more"},
+		{map[string]any{"ca_cert": key}, "ca_cert: must hold certificates only"},
+		{map[string]any{"ca_cert": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))}, "ca_cert: certificate 1 cannot be parsed"},
+		{map[string]any{"client_cert": cert}, "go together"},
+		{map[string]any{"client_key": key}, "go together"},
+		{map[string]any{"client_cert": cert, "client_key": cert}, "client_cert and client_key must be"},
+		{map[string]any{"disable_tls": true}, "product=clustered only"},
+		{map[string]any{"product": "clustered", "host": "h", "disable_tls": true, "insecure_tls": true}, "disable_tls excludes"},
+		{map[string]any{"request_timeout": "41s"}, "request_timeout must be"},
+		{map[string]any{"request_timeout": 0}, "request_timeout must be"},
+		{map[string]any{"request_timeout": "soon"}, "request_timeout"},
+		{map[string]any{"max_parallel": 0}, "max_parallel must be"},
+		{map[string]any{"max_parallel": 65}, "max_parallel must be"},
+		{map[string]any{"mgmt_tokn": "x"}, `did you mean "mgmt_token"`},
+	} {
+		e.refuse(400, createOp, "config", e.config(c.change), c.words)
+	}
+	if e.cluster.Calls(issuertest.BeforeList) > 0 {
+		t.Error("what can be judged without the cluster must not be sent to it")
+	}
+	e.configure(map[string]any{"product": "clustered", "host": "c.example.com", "port": 8443, "ca_cert": cert, "client_cert": cert, "client_key": key})
+	if got := e.read("config").Data["port"]; got != "8443" {
+		t.Errorf("port %v", got)
+	}
+}
+
+func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
+	e := newEngine(t)
+	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "mgmt_token")
+	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("no route") })
+	e.refuse(502, createOp, "config", e.config(), "no route")
+	e.configure(map[string]any{"verify": false})
+	e.cluster.SetHook(nil)
+	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token": "M.V1.wrong"}, "nothing was stored")
+}
+
+func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
+	e := newEngine(t)
+	e.configure(map[string]any{"request_timeout": "20s", "max_parallel": 7, "host": "a.example.com"})
+	for _, change := range []map[string]any{{"max_parallel": 5}, {"request_timeout": 10}} {
+		want := e.read("config").Data
+		e.write("config", change)
+		for field, value := range change {
+			want[field] = value
+		}
+		if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
+			t.Errorf("%v: %s", change, diff)
+		}
+	}
+	if e.creds2(t) == "" {
+		t.Error("the root token was lost")
+	}
+}
+
+// creds2 mints with a fresh role.
+func (e *engine) creds2(t *testing.T) string {
+	t.Helper()
+	e.write("roles/automation", nil)
+	return e.creds().id()
+}
+
+func TestAStoredRootTokenNeverGoesToANewPlace(t *testing.T) {
+	cert, _ := selfSigned(t)
+	for _, c := range []struct {
+		from, to map[string]any
+	}{
+		{nil, map[string]any{"host": "evil.example.com"}},
+		{nil, map[string]any{"port": "8443"}},
+		{nil, map[string]any{"insecure_tls": true}},
+		{nil, map[string]any{"ca_cert": cert}},
+		{nil, map[string]any{"product": "clustered", "host": "evil.example.com"}},
+		{map[string]any{"product": "clustered", "host": "a"}, map[string]any{"disable_tls": true}},
+	} {
+		e := newEngine(t)
+		e.configure(c.from)
+		calls := e.cluster.Calls(issuertest.BeforeList)
+		for _, extra := range []string{"force", "same_cluster", "verify"} {
+			change := map[string]any{extra: extra != "verify"}
+			for field, value := range c.to {
+				change[field] = value
+			}
+			e.refuse(400, updateOp, "config", change, "give mgmt_token anew")
+		}
+		if e.cluster.Calls(issuertest.BeforeList) != calls {
+			t.Errorf("%v: the root token was sent", c.to)
+		}
+		c.to["mgmt_token"] = e.root.Secret.Reveal()
+		e.write("config", c.to)
+	}
+}
+
+func TestTheMountStaysWithItsClusterWhileTheLedgerHoldsTokens(t *testing.T) {
+	e := ready(t, nil)
+	other, root := issuertest.NewFake(e.clock.Now)
+	e.others["99999999-7777-4888-8999-aaaaaaaaaaaa"] = other
+	move := map[string]any{"cluster_id": "99999999-7777-4888-8999-aaaaaaaaaaaa", "mgmt_token": root.Secret.Reveal()}
+	h := e.creds()
+	e.refuse(400, updateOp, "config", move, "lease revoke", "same_cluster", "force")
+	e.refuse(400, deleteOp, "config", nil, "lease revoke", "force")
+
+	move["force"] = true
+	e.write("config", move)
+	if err := e.revoke(h); err == nil {
+		t.Error("a revocation on another cluster cannot succeed: it proves nothing of the token")
+	}
+	if !e.cluster.Alive(h.secret()) || len(e.records()) != 1 {
+		t.Error("the token must stay on record")
+	}
+	e.configure(map[string]any{"force": true})
+	if err := e.revoke(h); err != nil || e.cluster.Alive(h.secret()) {
+		t.Errorf("back on its cluster: %v", err)
+	}
+	e.must(deleteOp, "config", nil)
+	e.refuse(404, readOp, "config", nil)
+}
+
+func TestARenamedClusterIsTheSameCluster(t *testing.T) {
+	e := newEngine(t)
+	e.configure(map[string]any{"product": "clustered", "host": "old.example.com"})
+	e.write("roles/automation", nil)
+	h := e.creds()
+	e.write("config", map[string]any{"host": "new.example.com", "mgmt_token": e.root.Secret.Reveal(), "same_cluster": true})
+	e.write("config", map[string]any{"max_parallel": 2})
+	if err := e.revoke(h); err != nil || e.cluster.Alive(h.secret()) {
+		t.Errorf("revoke after the renaming: %v", err)
+	}
+}
+
+func TestTheRootTokensIDIsFoundOrGiven(t *testing.T) {
+	e := newEngine(t)
+	e.configure()
+	if got := e.read("config").Data["mgmt_token_id"]; got != e.root.ID {
+		t.Errorf("found %v, want %s", got, e.root.ID)
+	}
+	stranger := e.cluster.Add("a stranger's", e.clock.Now().Add(time.Hour))
+	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token_id": stranger.ID}, "not the id of mgmt_token")
+
+	next := e.cluster.Add("next root", e.clock.Now().Add(24*time.Hour))
+	e.write("config", map[string]any{"mgmt_token": next.Secret.Reveal()})
+	config := e.read("config").Data
+	if config["mgmt_token_id"] != next.ID || config["mgmt_token_expires_at"] != e.clock.Now().Add(24*time.Hour).UTC().Format(time.RFC3339) {
+		t.Errorf("after another root token was given: %v", config)
+	}
+}
+
+func TestTwoWritesOfConfigDoNotMix(t *testing.T) {
+	e := newEngine(t)
+	e.configure()
+	e.cluster.SetHook(func(context.Context, issuertest.Step) error {
+		e.cluster.SetHook(nil)
+		e.write("config", map[string]any{"max_parallel": 9})
+		return nil
+	})
+	_, err := e.do(t.Context(), updateOp, "config", map[string]any{"max_parallel": 3})
+	if status, _ := statusOf(updateOp, nil, err); status != 409 {
+		t.Errorf("the slower of two writes: %v", err)
+	}
+	if got := e.read("config").Data["max_parallel"]; got != 9 {
+		t.Errorf("max_parallel %v", got)
+	}
+}
+
+func TestUnknownFieldsAreRefusedOnEveryPath(t *testing.T) {
+	e := ready(t, nil)
+	for path, ops := range map[string][]logical.Operation{
+		"config": {createOp, updateOp, readOp, deleteOp}, "config/check": {updateOp}, "roles/": {listOp},
+		"roles/automation": {createOp, updateOp, readOp, deleteOp}, "creds/automation": {readOp, updateOp}, "status": {readOp},
+	} {
+		for _, op := range ops {
+			e.refuse(400, op, path, map[string]any{"typo": 1}, `unknown field "typo"`)
+		}
+	}
+	e.refuse(400, updateOp, "roles/automation", map[string]any{"maxttl": "1h"}, `did you mean "max_ttl"`)
+	e.refuse(400, readOp, "creds/automation", map[string]any{"tll": "1h"}, `did you mean "ttl"`)
+	e.refuse(400, updateOp, "config", map[string]any{strings.Repeat("long", 1000): 1}, "(4000 bytes)")
+}
+
+func TestANewerConfigIsNotTouched(t *testing.T) {
+	e := ready(t, nil)
+	for _, key := range []string{"config", "role/automation"} {
+		entry, err := e.storage.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newer := *entry
+		newer.Value = []byte(strings.Replace(string(entry.Value), `"version":1`, `"version":2`, 1))
+		if err := e.storage.Put(t.Context(), &newer); err != nil {
+			t.Fatal(err)
+		}
+		e.refuse(500, readOp, "creds/automation", nil, "newer version of this plugin")
+		if err := e.storage.Put(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestCheckProvesTheSetUp(t *testing.T) {
+	e := ready(t, nil)
+	resp := e.write("config/check", nil)
+	for field, saw := range resp.Data {
+		if !strings.HasPrefix(saw.(string), "ok: ") {
+			t.Errorf("%s: %v", field, saw)
+		}
+	}
+	if len(resp.Data) != 7 || len(resp.Warnings) > 0 || e.alive() != 0 || len(e.records()) != 0 {
+		t.Errorf("%v, %v, alive %d, records %v", resp.Data, resp.Warnings, e.alive(), e.records())
+	}
+}
+
+func TestCheckNamesTheStepThatFails(t *testing.T) {
+	forbidden := errors.Join(issuer.ErrUnauthorized, errors.New("PermissionDenied"))
+	for _, c := range []struct {
+		step   issuertest.Step
+		nth    int
+		err    error
+		status int
+		words  []string
+	}{
+		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "passed: program", "host"}},
+		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token mint others"}},
+		{issuertest.BeforeList, 2, errors.New("no route"), 502, []string{"find, failed"}},
+		{issuertest.BeforeRevoke, 1, errors.New("boom"), 502, []string{"revoke, failed"}},
+		{issuertest.BeforeList, 4, errors.New("boom"), 502, []string{"dead, failed"}},
+	} {
+		e := ready(t, nil)
+		n := e.cluster.Calls(c.step)
+		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step == c.step && e.cluster.Calls(step) == n+c.nth {
+				return c.err
+			}
+			return nil
+		})
+		_, err := e.do(t.Context(), updateOp, "config/check", nil)
+		status, text := statusOf(updateOp, nil, err)
+		for _, word := range c.words {
+			if !strings.Contains(text, word) {
+				t.Errorf("%q does not say %q", text, word)
+			}
+		}
+		if status != c.status {
+			t.Errorf("%s: status %d, want %d", text, status, c.status)
+		}
+		if e.alive() != 0 || len(e.records()) != 0 {
+			t.Errorf("%s: alive %d, records %v", text, e.alive(), e.records())
+		}
+	}
+}
+
+// selfSigned returns a certificate and its key, in PEM.
+func selfSigned(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}

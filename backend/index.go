@@ -1,0 +1,104 @@
+package backend
+
+import (
+	"container/heap"
+	"time"
+)
+
+// An index holds in memory what is needed of each record to know what is due
+// and how many there are. It is not safe for concurrent use.
+type index struct {
+	byNonce map[string]*indexed
+	queue   dueQueue
+	states  map[state]int
+	active  map[string]int // by role: what max_active counts
+}
+
+// An indexed is what the index holds of a record.
+type indexed struct {
+	role, nonce string
+	state       state
+	due         time.Time
+	absent      bool // pending, and the token was looked for in vain
+	place       int  // in the queue
+}
+
+func newIndex() *index {
+	return &index{byNonce: map[string]*indexed{}, states: map[state]int{}, active: map[string]int{}}
+}
+
+// set makes the index agree with a record.
+func (x *index) set(r record) {
+	x.remove(r.Nonce)
+	e := &indexed{role: r.Role, nonce: r.Nonce, state: r.State, due: r.Due, absent: r.Absences > 0}
+	x.byNonce[r.Nonce] = e
+	x.count(e, 1)
+	heap.Push(&x.queue, e)
+}
+
+// remove forgets a record, if it is there.
+func (x *index) remove(nonce string) {
+	e := x.byNonce[nonce]
+	if e == nil {
+		return
+	}
+	delete(x.byNonce, nonce)
+	x.count(e, -1)
+	heap.Remove(&x.queue, e.place)
+}
+
+func (x *index) count(e *indexed, n int) {
+	x.states[e.state] += n
+	if e.state != pending || !e.absent {
+		x.active[e.role] += n
+		if x.active[e.role] == 0 {
+			delete(x.active, e.role)
+		}
+	}
+}
+
+// next returns the record that is due first, or nil.
+func (x *index) next() *indexed {
+	if len(x.queue) == 0 {
+		return nil
+	}
+	return x.queue[0]
+}
+
+// due returns up to limit records that are due at now, in no particular order.
+func (x *index) due(now time.Time, limit int) (found []indexed) {
+	var walk func(i int)
+	walk = func(i int) {
+		if i >= len(x.queue) || x.queue[i].due.After(now) || len(found) == limit {
+			return
+		}
+		found = append(found, *x.queue[i])
+		walk(2*i + 1)
+		walk(2*i + 2)
+	}
+	walk(0)
+	return found
+}
+
+// A dueQueue is a heap of records, the one due first on top.
+type dueQueue []*indexed
+
+func (q dueQueue) Len() int           { return len(q) }
+func (q dueQueue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+func (q dueQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+func (q *dueQueue) Push(e any) {
+	e.(*indexed).place = len(*q)
+	*q = append(*q, e.(*indexed))
+}
+
+func (q *dueQueue) Pop() any {
+	last := len(*q) - 1
+	e := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	return e
+}

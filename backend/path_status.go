@@ -1,0 +1,86 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+func (b *backend) pathStatus() *framework.Path {
+	return &framework.Path{
+		Pattern:      "status",
+		DisplayAttrs: display("read", "status"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: operation(b.statusRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
+				"version": {Type: framework.TypeString}, "mount_tag": {Type: framework.TypeString},
+				"configured": {Type: framework.TypeBool, Required: true}, "cluster": {Type: framework.TypeString},
+				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
+				"cli_path": {Type: framework.TypeString}, "cli_version": {Type: framework.TypeString},
+				"cli_sha256": {Type: framework.TypeString}, "cli_error": {Type: framework.TypeString},
+				"last_success_at": {Type: framework.TypeString}, "last_failure_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
+				"tokens_pending": {Type: framework.TypeInt, Required: true}, "tokens_live": {Type: framework.TypeInt, Required: true}, "tokens_owed": {Type: framework.TypeInt, Required: true},
+				"oldest_due": {Type: framework.TypeString}, "ledger_loaded": {Type: framework.TypeBool, Required: true},
+			})),
+		},
+		HelpSynopsis: "Tell how the mount is doing, without asking the cluster.",
+		HelpDescription: `
+Shows the vendor's program and its version, how the cluster answered last (since
+the plugin started), and the ledger: tokens_pending are mints whose outcome is
+not known, tokens_live are held by a lease, tokens_owed must die and could not
+be revoked yet. The counts are complete once ledger_loaded is true.
+`,
+	}
+}
+
+func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	data := map[string]any{"version": b.version, "mount_tag": string(b.tag), "configured": true}
+	c, err := loadConfig(ctx, req.Storage)
+	switch {
+	case errors.Is(err, errNoConfig):
+		data["configured"] = false
+	case err != nil:
+		return fail(err)
+	default:
+		data["cluster"], data["mgmt_token_id"] = c.Fingerprint, c.RootID
+		if !c.RootExpiresAt.IsZero() {
+			data["mgmt_token_expires_at"] = timestamp(c.RootExpiresAt)
+		}
+	}
+	now := b.ledger.state()
+	data["tokens_pending"], data["tokens_live"], data["tokens_owed"] = now.states[pending], now.states[live], now.states[owed]
+	data["ledger_loaded"] = now.loaded
+	if !now.oldestDue.IsZero() {
+		data["oldest_due"] = timestamp(now.oldestDue)
+	}
+	b.health.describe(data)
+	resp := &logical.Response{Data: data}
+	b.describeProgram(ctx, resp)
+	return resp, nil
+}
+
+// describeProgram adds what is known of the vendor's program.
+func (b *backend) describeProgram(ctx context.Context, resp *logical.Response) {
+	driver, ok := b.drivers[Management].(issuer.ProgramDriver)
+	if !ok {
+		return
+	}
+	program, err := driver.Program(ctx)
+	for field, value := range map[string]string{
+		"cli_path": program.Path, "cli_version": program.Version, "cli_sha256": program.SHA256,
+	} {
+		if value != "" {
+			resp.Data[field] = value
+		}
+	}
+	if err != nil {
+		resp.Data["cli_error"] = err.Error()
+	}
+	if program.Warning != "" {
+		resp.AddWarning(program.Warning)
+	}
+}
