@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,7 +106,7 @@ func newStory(env *testscript.Env, s *server, cli string) error {
 		"host":        host,
 		"port":        port,
 		"influxctl":   influxctl,
-		"PATH":        s.bin + string(filepath.ListSeparator) + os.Getenv("PATH"),
+		"PATH":        strings.Join([]string{s.bin, s.plugins, os.Getenv("PATH")}, string(filepath.ListSeparator)),
 		"VAULT_ADDR":  s.addr,
 		"VAULT_TOKEN": s.token,
 	} {
@@ -210,12 +211,19 @@ func vault(ts *testscript.TestScript, st *story, args []string) error {
 }
 
 // configure [KEY=VALUE]... writes the story's cluster to $mount/config, as one
-// of product dedicated.
+// of product dedicated, unless the arguments say otherwise.
 func configure(ts *testscript.TestScript, st *story, args []string) error {
-	return vault(ts, st, append([]string{
-		"write", st.mount + "/config", "product=dedicated",
-		"account_id=" + st.cluster.AccountID(), "cluster_id=" + st.cluster.ClusterID(), "mgmt_token=" + st.cluster.Root(),
-	}, args...))
+	words := []string{"write", st.mount + "/config"}
+	for _, setting := range []string{
+		"product=dedicated", "account_id=" + st.cluster.AccountID(), "cluster_id=" + st.cluster.ClusterID(),
+		"mgmt_token=" + st.cluster.Root(),
+	} {
+		key, _, _ := strings.Cut(setting, "=")
+		if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, key+"=") }) {
+			words = append(words, setting)
+		}
+	}
+	return vault(ts, st, append(words, args...))
 }
 
 // lease NAME keeps the credential that the last command printed as JSON, in

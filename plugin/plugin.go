@@ -49,7 +49,7 @@ func factory(getenv func(string) string) logical.Factory {
 	return backend.Factory(backend.Options{
 		Version: version,
 		Drivers: map[string]issuer.Driver{
-			"management": influxctl.New(influxctl.Config{
+			backend.Management: influxctl.New(influxctl.Config{
 				Path:   getenv("INFLUXCTL_PATH"),
 				SHA256: getenv("INFLUXCTL_SHA256"),
 			}),

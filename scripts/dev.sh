@@ -22,7 +22,10 @@ finish() {
 	rm -rf "$scratch"
 }
 
-say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+# say prints a heading, bold on a terminal.
+say() {
+	if [[ -t 1 ]]; then printf '\n\033[1m# %s\033[0m\n' "$*"; else printf '\n# %s\n' "$*"; fi
+}
 
 # run shows a command and runs it, with the name that a user would type.
 run() {
