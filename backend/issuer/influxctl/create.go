@@ -1,0 +1,206 @@
+package influxctl
+
+import (
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+// What `management create` prints is documented in part, and differs between
+// versions: a bare token with two warnings; a table before it; with --format
+// json, for which there is no sample, presumably an entry of the list with the
+// secret in it or beside it. All of it is read, mixed or not, from standard
+// output or else from standard error.
+
+var (
+	errNoToken    = errors.New("the answer holds no token")
+	errManyTokens = errors.New("the answer holds more than one token")
+)
+
+const (
+	// prefixLength is the length of the prefix that lists show, which looks
+	// like a token itself.
+	prefixLength = 9
+
+	// maxValues bounds the attempts to read JSON in one answer.
+	maxValues = 64
+)
+
+var (
+	managementToken = regexp.MustCompile(`^M\.V\d+\.[\w+/=.-]+$`)
+
+	// futureToken is what a token of another form may look like, where nothing
+	// else says that it is one: one long word of base64, in three kinds of
+	// characters, see credible.
+	futureToken = regexp.MustCompile(`^[\w+/=.-]{32,}$`)
+
+	uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$`)
+
+	// idRow is the row of a table that shows the id, whatever draws the table.
+	idRow = regexp.MustCompile(`(?im)^[^\w\n]*id[^\w\n]+([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})[^\w\n]*$`)
+
+	// logLine is how the program's log lines begin.
+	logLine = regexp.MustCompile(`(?i)^\W*(?:trace|debug|info|warn|warning|error)\b`)
+
+	secretKeys = []string{"token", "access_token", "accessToken", "token_string", "tokenString", "secret", "management_token", "managementToken"}
+	prefixKeys = []string{"token_prefix", "tokenPrefix", "prefix"}
+	idKeys     = []string{"id", "token_id", "tokenId"}
+
+	// entryKeys are what an object has that describes a token.
+	entryKeys = slices.Concat(secretKeys, prefixKeys, []string{"description", "expires_at", "expiresAt", "created_at", "createdAt"})
+)
+
+// decodeCreate reads the token that was created. The ID is empty if the answer
+// does not say it, or not clearly. An error never quotes the answer.
+func decodeCreate(stdout, stderr []byte) (issuer.Token, error) {
+	for _, text := range []string{plain(stdout), plain(stderr)} {
+		a := readAnswer(strings.ReplaceAll(text, "\r", "\n"))
+		secret, err := a.secret()
+		if errors.Is(err, errNoToken) {
+			continue
+		}
+		if err != nil {
+			return issuer.Token{}, err
+		}
+		return issuer.Token{ID: a.id(), Secret: issuer.NewSecret(secret)}, nil
+	}
+	return issuer.Token{}, errNoToken
+}
+
+// An answer is what was found in the output of create.
+type answer struct {
+	tokens []string // look like a management token, or the prefix of one
+	others []string // might be a token of another form
+	ids    []string
+}
+
+// readAnswer looks through JSON values and, between them, lines of text.
+func readAnswer(text string) *answer {
+	a := &answer{}
+	for attempts := 0; text != ""; {
+		text = strings.TrimLeft(text, " \t\n")
+		if attempts < maxValues && strings.IndexAny(text, `{["`) == 0 {
+			attempts++
+			if value, rest, ok := cutJSON(text); ok {
+				a.addValue("", value)
+				text = rest
+				continue
+			}
+		}
+		var line string
+		line, text, _ = strings.Cut(text, "\n")
+		a.addLine(strings.TrimSpace(line))
+	}
+	return a
+}
+
+// cutJSON decodes the JSON value that text begins with.
+func cutJSON(text string) (value any, rest string, ok bool) {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	if err := decoder.Decode(&value); err != nil {
+		return nil, text, false
+	}
+	return value, text[decoder.InputOffset():], true
+}
+
+// addLine adds a line of text: a token stands alone in it, an id in a table.
+func (a *answer) addLine(line string) {
+	switch m := idRow.FindStringSubmatch(line); {
+	case m != nil:
+		a.ids = append(a.ids, m[1])
+	case !logLine.MatchString(line):
+		a.addString(line)
+	}
+}
+
+// addString adds a string that may be a token.
+func (a *answer) addString(s string) {
+	switch {
+	case managementToken.MatchString(s):
+		a.tokens = append(a.tokens, s)
+	case credible(s):
+		a.others = append(a.others, s)
+	}
+}
+
+// addValue adds what stands in a JSON value under key.
+func (a *answer) addValue(key string, value any) {
+	switch value := value.(type) {
+	case string:
+		if key == "" || slices.Contains(secretKeys, key) {
+			a.addString(value)
+		} else if managementToken.MatchString(value) && key != "description" && !slices.Contains(prefixKeys, key) {
+			a.tokens = append(a.tokens, value)
+		}
+	case []any:
+		for _, v := range value {
+			a.addValue(key, v)
+		}
+	case map[string]any:
+		a.addID(value)
+		for k, v := range value {
+			a.addValue(k, v)
+		}
+	}
+}
+
+// addID adds the id of an object that describes a token.
+func (a *answer) addID(object map[string]any) {
+	if !slices.ContainsFunc(entryKeys, func(key string) bool { _, ok := object[key]; return ok }) {
+		return
+	}
+	for _, key := range idKeys {
+		if id, ok := object[key].(string); ok && uuid.MatchString(id) {
+			a.ids = append(a.ids, id)
+		}
+	}
+}
+
+// secret is the one token in the answer.
+func (a *answer) secret() (string, error) {
+	found := longest(a.tokens)
+	if len(found) == 0 {
+		found = longest(a.others)
+	}
+	switch len(found) {
+	case 0:
+		return "", errNoToken
+	case 1:
+		return found[0], nil
+	}
+	return "", errManyTokens
+}
+
+// id is the one id in the answer, if there is one.
+func (a *answer) id() string {
+	slices.Sort(a.ids)
+	if ids := slices.Compact(a.ids); len(ids) == 1 {
+		return ids[0]
+	}
+	return ""
+}
+
+// longest drops repetitions, what is but the beginning of another token, and
+// what is no longer than a prefix.
+func longest(tokens []string) []string {
+	slices.Sort(tokens)
+	tokens = slices.Compact(tokens)
+	var kept []string
+	for i, t := range tokens { // sorted: what continues t follows it
+		continued := i+1 < len(tokens) && strings.HasPrefix(tokens[i+1], t)
+		if !continued && len(t) > prefixLength {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// credible reports whether s could be a token of a form not known yet.
+func credible(s string) bool {
+	return futureToken.MatchString(s) && !uuid.MatchString(s) &&
+		upper.MatchString(s) && lower.MatchString(s) && digit.MatchString(s)
+}

@@ -1,0 +1,13 @@
+//go:build !unix
+
+package influxctl
+
+import (
+	"os"
+	"syscall"
+)
+
+func processAttributes() *syscall.SysProcAttr { return nil }
+
+// killGroup kills the process; there are no groups.
+func killGroup(p *os.Process) error { return p.Kill() }
