@@ -48,7 +48,8 @@ var causes = []cause{
 		texts(`code = (canceled|unknown|deadlineexceeded|alreadyexists|failedprecondition|aborted|outofrange|internal|dataloss)`,
 			`(^|[^-\w])timed?[ -]?out`, `deadline exceeded`, `context canceled`, `\beof\b`, `\breset\b`, `broken pipe`,
 			`closed network connection`, `larger than max`, `goaway`, `panic:`,
-			`\b(open|read|write|stat|mkdir|fork/exec) \S*[/\\]\S*: `), // a local file, whose permission may be denied
+			`\b(open|read|write|stat|mkdir|fork/exec) \S*[/\\]\S*: `, // a local file, whose permission may be denied
+			`copy the token`, `M\.V\d+\.`), // said of a token that was made
 		nil, "it is not known whether the cluster has acted",
 	},
 	{

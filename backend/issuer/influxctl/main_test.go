@@ -1,0 +1,277 @@
+package influxctl
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+)
+
+// The test binary is influxctl when it is called so: one that follows a script
+// beside it, or else the simulated one.
+func TestMain(m *testing.M) {
+	if simulator.IsCLI(os.Args) {
+		if s, err := readScript(os.Args[0]); err == nil {
+			os.Exit(s.play(os.Args))
+		}
+		os.Exit(simulator.Main(os.Args))
+	}
+	os.Exit(m.Run())
+}
+
+// A script says what a scripted influxctl does, by the verb that is its last
+// word but flags and their values: version, create, list or revoke.
+type script map[string]step
+
+// A step is one run.
+type step struct {
+	Stdout, Stderr string
+	FloodStdout    bool // print a gigabyte
+	FloodStderr    bool // print 16 MiB before what else there is
+	Exit           int
+	Killed         bool   // end by a signal
+	Hang           bool   // after printing
+	Grandchild     string // "group": one that holds both pipes; "session": out of the group, too
+	Touch          string // create this file beside the program when all is printed
+}
+
+const scriptName = "script.json"
+
+func readScript(program string) (s script, err error) {
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(program), scriptName))
+	if err != nil {
+		return nil, err
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
+// A played is the record of one run of a scripted influxctl.
+type played struct {
+	Argv, Env []string
+	Pids      []int // its own and its grandchild's
+	Stdin     bool  // standard input is not at its end
+	Profile   string
+	Modes     []fs.FileMode // of the profile and its directory
+}
+
+func (s script) play(argv []string) int {
+	if argv[len(argv)-1] == "hold" {
+		time.Sleep(time.Minute)
+		return 0
+	}
+	do := s[verbOf(argv)]
+	run := played{Argv: argv, Env: os.Environ(), Pids: []int{os.Getpid()}}
+	n, _ := os.Stdin.Read(make([]byte, 1))
+	run.Stdin = n > 0
+	if len(argv) > 2 && argv[1] == "--config" {
+		text, err := os.ReadFile(argv[2])
+		run.Profile = fmt.Sprint(string(text), err)
+		for _, name := range []string{argv[2], filepath.Dir(argv[2])} {
+			if info, err := os.Stat(name); err == nil {
+				run.Modes = append(run.Modes, info.Mode().Perm())
+			}
+		}
+	}
+	if do.Grandchild != "" {
+		run.Pids = append(run.Pids, hold(argv[0], do.Grandchild))
+	}
+	run.save(filepath.Dir(argv[0]))
+	return do.perform(filepath.Dir(argv[0]))
+}
+
+func verbOf(argv []string) string {
+	for i, arg := range argv {
+		if arg == "management" {
+			return argv[i+1]
+		}
+	}
+	return argv[len(argv)-1]
+}
+
+func (do step) perform(dir string) int {
+	if do.FloodStderr {
+		fmt.Fprint(os.Stderr, strings.Repeat("log log log log\n", 1<<20))
+	}
+	fmt.Fprint(os.Stderr, do.Stderr)
+	fmt.Fprint(os.Stdout, do.Stdout)
+	for i := 0; do.FloodStdout && i < 1<<14; i++ {
+		fmt.Fprint(os.Stdout, strings.Repeat("x", 1<<16))
+	}
+	if do.Touch != "" {
+		_ = os.WriteFile(filepath.Join(dir, do.Touch), nil, 0o600)
+	}
+	if do.Killed {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	if do.Hang || do.Killed {
+		time.Sleep(time.Minute)
+	}
+	return do.Exit
+}
+
+// hold starts a process that does nothing but hold the pipes open.
+func hold(name, how string) int {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{name, "hold"}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: how == "session"}
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	return cmd.Process.Pid
+}
+
+// save puts the record where other runs do not overwrite it.
+func (p played) save(dir string) {
+	text, _ := json.Marshal(p)
+	file, err := os.CreateTemp(dir, "run-*.tmp")
+	if err != nil {
+		panic(err)
+	}
+	_, _ = file.Write(text)
+	file.Close()
+	_ = os.Rename(file.Name(), strings.TrimSuffix(file.Name(), ".tmp")+".json")
+}
+
+// A stage is a scripted influxctl and a driver for it.
+type stage struct {
+	*testing.T
+	*Driver
+	program string
+	scratch string // where profiles are written
+	root    string
+}
+
+// latest says a version with nothing to warn of.
+var latest = step{Stdout: "influxctl v2.12.0 linux/amd64\n"}
+
+func newStage(t *testing.T, s script) *stage {
+	t.Helper()
+	if _, ok := s["version"]; !ok {
+		s["version"] = latest
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, scriptName), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	st := &stage{T: t, program: filepath.Join(dir, "influxctl"), scratch: t.TempDir(), root: "M.V1.rootROOTroot1234567890+/="}
+	linkSelf(t, st.program)
+	st.Driver = newDriver(t, Config{Path: st.program, Dir: st.scratch})
+	return st
+}
+
+func newDriver(t *testing.T, cfg Config) *Driver {
+	t.Helper()
+	d := New(cfg)
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// linkSelf makes the test binary a program of another name.
+func linkSelf(t *testing.T, name string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err == nil {
+		err = os.Symlink(self, name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cluster is a cluster with all that a profile can hold.
+func (s *stage) cluster() issuer.Cluster {
+	return issuer.Cluster{
+		Product: issuer.Dedicated, AccountID: "aaaaaaaa-0000-4000-8000-000000000001", ClusterID: "bbbbbbbb-0000-4000-8000-000000000002",
+		Root: issuer.NewSecret(s.root), ClientKey: issuer.NewSecret("-----BEGIN KEY-----\nk3yk3y\n-----END KEY-----\n"),
+		CACert: "-----BEGIN CERTIFICATE-----\nca\n-----END CERTIFICATE-----\n", MaxParallel: 4, Timeout: 20 * time.Second,
+	}
+}
+
+func (s *stage) open() issuer.Issuer { return s.Open(s.cluster()) }
+
+// runs returns the records of the runs of one verb so far.
+func (s *stage) runs(verb string) (runs []played) {
+	s.Helper()
+	names, err := filepath.Glob(filepath.Join(filepath.Dir(s.program), "run-*.json"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		var p played
+		if err == nil {
+			err = json.Unmarshal(text, &p)
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		if verbOf(p.Argv) == verb {
+			runs = append(runs, p)
+		}
+	}
+	return runs
+}
+
+// waitFor waits until a scripted run has touched a file.
+func (s *stage) waitFor(name string) {
+	s.Helper()
+	eventually(s.T, name+" is touched", func() bool {
+		_, err := os.Stat(filepath.Join(filepath.Dir(s.program), name))
+		return err == nil
+	})
+}
+
+// nothingLeft fails if a process of any run or any profile is still there.
+func (s *stage) nothingLeft() {
+	s.Helper()
+	for _, verb := range []string{"version", "create", "list", "revoke"} {
+		for _, run := range s.runs(verb) {
+			for _, pid := range run.Pids {
+				eventually(s.T, fmt.Sprintf("process %d of %s ends", pid, verb), func() bool { return hasEnded(pid) })
+			}
+		}
+	}
+	left, err := os.ReadDir(s.scratch)
+	if err != nil || len(left) > 0 {
+		s.Errorf("left in the scratch directory: %v, %v", left, err)
+	}
+}
+
+func hasEnded(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || strings.Contains(string(stat), ") Z ")
+}
+
+// eventually polls for what another process does.
+func eventually(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !happened() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("never: " + what)
+		}
+	}
+}
