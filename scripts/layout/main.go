@@ -9,9 +9,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -34,6 +40,11 @@ func check() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range packages {
+		if err := packages[i].findUsed(); err != nil {
+			return nil, err
+		}
+	}
 	linked, err := list("-deps", "./cmd/vault-plugin-secrets-influxdb")
 	if err != nil {
 		return nil, err
@@ -52,11 +63,48 @@ func check() ([]string, error) {
 type pkg struct {
 	ImportPath string
 	Imports    []string
+	Dir        string
+	GoFiles    []string
+
+	Used map[string][]string `json:"-"` // names used, such as net/http.StatusOK, by import path
+}
+
+// findUsed fills in Used from the source.
+func (p *pkg) findUsed() error {
+	p.Used = map[string][]string{}
+	for _, name := range p.GoFiles {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+		if err != nil {
+			return err
+		}
+		p.use(file)
+	}
+	return nil
+}
+
+// use adds the names that one file uses. Those of a renamed import, by name or
+// by dot, are not found.
+func (p *pkg) use(file *ast.File) {
+	imported := map[string]string{}
+	for _, spec := range file.Imports {
+		if importPath, err := strconv.Unquote(spec.Path.Value); err == nil && spec.Name == nil {
+			imported[path.Base(importPath)] = importPath
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if selector, ok := n.(*ast.SelectorExpr); ok {
+			if id, ok := selector.X.(*ast.Ident); ok && imported[id.Name] != "" {
+				from := imported[id.Name]
+				p.Used[from] = append(p.Used[from], from+"."+selector.Sel.Name)
+			}
+		}
+		return true
+	})
 }
 
 // list asks the go command for packages.
 func list(args ...string) ([]pkg, error) {
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Dir,GoFiles"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

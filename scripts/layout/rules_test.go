@@ -1,7 +1,10 @@
 package main
 
 import (
+	"go/parser"
+	"go/token"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -57,6 +60,32 @@ func TestAnImportThatNoRuleAllowsIsAProblem(t *testing.T) {
 		problems := checkImports([]pkg{{ImportPath: from, Imports: []string{to}}})
 		if ok := len(problems) == 0; ok != c.ok {
 			t.Errorf("%s imports %s: problems %q", from, to, problems)
+		}
+	}
+}
+
+func TestOfADeniedPackageOnlyHarmlessNamesMayBeUsed(t *testing.T) {
+	for _, c := range []struct {
+		source string
+		ok     bool
+	}{
+		{`import "net/http"; var x = http.StatusOK`, true},
+		{`import "net/http"; var x, y = http.StatusText(200), http.DefaultClient`, false},
+		{`import "net/http"; type http2 struct{ http.Client }`, false},
+		{`import web "net/http"; var x = web.StatusOK`, false},
+		{`import . "net/http"; var x = StatusOK`, false},
+		{`import _ "net/http"`, false},
+		{`import "os/exec"; var x = exec.StatusOK`, false},
+	} {
+		file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x; "+c.source, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		imported := strings.Trim(file.Imports[0].Path.Value, `"`)
+		p := pkg{ImportPath: module + "/backend", Imports: []string{imported}, Used: map[string][]string{}}
+		p.use(file)
+		if problems := checkImports([]pkg{p}); (len(problems) == 0) != c.ok {
+			t.Errorf("%s: problems %q", c.source, problems)
 		}
 	}
 }
