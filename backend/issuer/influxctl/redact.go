@@ -39,7 +39,7 @@ func plain(text []byte) string { return ansi.ReplaceAllString(string(text), "") 
 func quote(text string, secrets ...string) string {
 	text = printable(text)
 	for _, s := range secrets {
-		if s = printable(s); s != "" {
+		if s = strings.TrimSpace(printable(s)); s != "" {
 			text = strings.ReplaceAll(text, s, redacted)
 		}
 	}

@@ -1,0 +1,292 @@
+package influxctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+const minted = "M.V1.newNEW123newNEW123newNEW123+/="
+
+// created is what create answers of a token with an id.
+const created = `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"` + minted + `"}`
+
+func (s *stage) issue(ctx context.Context) (issuer.Token, error) {
+	return s.open().Issue(ctx, "-desc \"quoted\"", time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC))
+}
+
+func (s *stage) mustNotQuote(err error) {
+	s.Helper()
+	for _, secret := range []string{minted, s.root, "k3yk3y"} {
+		if strings.Contains(fmt.Sprint(err), secret) {
+			s.Errorf("the error quotes a secret: %v", err)
+		}
+	}
+}
+
+func TestARunSeesWhatItNeedsAndNoMore(t *testing.T) {
+	t.Setenv("INFLUXCTL_PROFILE", "other")
+	t.Setenv("VAULT_TOKEN", "hvs.secret")
+	t.Setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
+	t.Setenv("LANG", "C.UTF-8")
+	s := newStage(t, script{"create": {Stdout: created}})
+	token, err := s.issue(t.Context())
+	if err != nil || token.Secret.Reveal() != minted || token.ID != "0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50" {
+		t.Fatalf("%+v, %v", token, err)
+	}
+	run := s.runs("create")[0]
+	home := filepath.Dir(run.Argv[2])
+	if diff := cmp.Diff([]string{
+		s.program, "--config", filepath.Join(home, "profile.toml"), "--profile", "vault", "--timeout", "20s",
+		"management", "create", `--description=-desc "quoted"`, "--expires-at=2031-02-03T04:05:06Z", "--format", "json",
+	}, run.Argv); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{
+		"HOME=" + home, "XDG_CONFIG_HOME=" + home + "/config", "XDG_CACHE_HOME=" + home + "/cache",
+		"XDG_DATA_HOME=" + home + "/data", "XDG_STATE_HOME=" + home + "/state", "NO_COLOR=1", "TERM=dumb",
+		"LANG=C.UTF-8", "HTTPS_PROXY=http://proxy.invalid:3128",
+	}, slices.DeleteFunc(run.Env, func(v string) bool { return isPassed(v, "HTTPS_PROXY", "LANG") })); diff != "" {
+		t.Error(diff)
+	}
+	if run.Stdin || !strings.HasPrefix(home, s.scratch) || !slices.Equal(run.Modes, []os.FileMode{0o600, 0o700}) {
+		t.Errorf("stdin %v, home %s, modes %v", run.Stdin, home, run.Modes)
+	}
+	if !strings.Contains(run.Profile, s.root) || !strings.Contains(run.Profile, filepath.Join(home, "key.pem")) {
+		t.Errorf("profile:\n%s", run.Profile)
+	}
+	s.nothingLeft()
+}
+
+// isPassed reports whether a variable is passed on because the test's own
+// environment has it, unless it is one of those named.
+func isPassed(variable string, but ...string) bool {
+	name, _, _ := strings.Cut(variable, "=")
+	return slices.Contains(passed, name) && !slices.Contains(but, name)
+}
+
+func TestAHangEndsWithItsContext(t *testing.T) {
+	for _, grandchild := range []string{"", "group"} {
+		s := newStage(t, script{"create": {Stdout: created, Hang: true, Grandchild: grandchild, Touch: "begun"}})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			s.waitFor("begun")
+			cancel()
+		}()
+		_, err := s.issue(ctx)
+		if !errors.Is(err, context.Canceled) || errors.Is(err, issuer.ErrRefused) {
+			t.Errorf("grandchild %q: %v", grandchild, err)
+		}
+		s.mustNotQuote(err)
+		s.nothingLeft()
+	}
+}
+
+func TestAHangEndsAtItsDeadline(t *testing.T) {
+	s := newStage(t, script{"create": {Hang: true}})
+	where := s.cluster()
+	where.Timeout = 100 * time.Millisecond
+	begun := time.Now()
+	_, err := s.Open(where).Issue(t.Context(), "desc", time.Now())
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took < where.Timeout+overtime || took > where.Timeout+overtime+5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	s.nothingLeft()
+}
+
+func TestAGrandchildThatHoldsThePipesKeepsNobody(t *testing.T) {
+	for _, grandchild := range []string{"group", "session"} {
+		s := newStage(t, script{"create": {Stdout: created, Grandchild: grandchild}, "list": {Stdout: "[]", Grandchild: grandchild}})
+		begun := time.Now()
+		if token, err := s.issue(t.Context()); err != nil || token.Secret.Reveal() != minted {
+			t.Errorf("%s: %v", grandchild, err)
+		}
+		if err := s.open().List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
+			t.Errorf("%s: %v", grandchild, err)
+		}
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("%s: took %v", grandchild, took)
+		}
+		if grandchild == "group" { // what leaves the group leaves our reach
+			s.nothingLeft()
+			continue
+		}
+		for _, run := range slices.Concat(s.runs("create"), s.runs("list")) {
+			grandchild, err := os.FindProcess(run.Pids[1])
+			if err == nil {
+				err = grandchild.Kill()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestAGigabyteOfOutputIsCutOff(t *testing.T) {
+	s := newStage(t, script{
+		"create": {Stdout: minted, FloodStdout: true},
+		"revoke": {FloodStdout: true},
+		"list":   {Stdout: "[", FloodStdout: true},
+	})
+	_, err := s.issue(t.Context())
+	if err == nil || errors.Is(err, issuer.ErrRefused) {
+		t.Errorf("create: %v", err)
+	}
+	s.mustNotQuote(err)
+	if err := s.open().Revoke(t.Context(), "an-id")["an-id"]; err == nil {
+		t.Error("revoke succeeded")
+	}
+	if err := s.open().List(t.Context(), func(issuer.Info) error { return nil }); err == nil {
+		t.Error("list succeeded")
+	}
+	s.nothingLeft()
+}
+
+func TestAFloodOfLogsHurtsNobody(t *testing.T) {
+	s := newStage(t, script{"create": {Stdout: created, FloodStderr: true}})
+	if _, err := s.issue(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestATokenInAnErrorIsNotQuoted(t *testing.T) {
+	s := newStage(t, script{"create": {Stdout: created, Stderr: "made " + minted + " with M.V1.rootROOTroot1234567890+/= and -----BEGIN KEY-----\nk3yk3y\n-----END KEY-----\n", Exit: 1}})
+	_, err := s.issue(t.Context())
+	if err == nil || errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+	s.mustNotQuote(err)
+}
+
+func TestWhateverEndsInDoubtIsNoRefusal(t *testing.T) {
+	for name, do := range map[string]step{
+		"killed":             {Killed: true},
+		"panic":              {Exit: 2, Stderr: "code = Unauthenticated"},
+		"silence":            {},
+		"html":               {Stdout: "<html><body>Bad Gateway</body></html>\n"},
+		"two tokens":         {Stdout: minted + "\nM.V1.another1234567890another123\n"},
+		"exit 1 with words":  {Exit: 1, Stderr: "something went wrong"},
+		"only the root":      {Stdout: `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"M.V1.rootROOTroot1234567890+/="}`},
+		"token, then exit 1": {Stdout: created, Exit: 1},
+	} {
+		s := newStage(t, script{"create": do, "list": {Stdout: "[]"}})
+		token, err := s.issue(t.Context())
+		if err == nil || errors.Is(err, issuer.ErrRefused) || token != (issuer.Token{}) {
+			t.Errorf("%s: %v, %v", name, token, err)
+		}
+		s.mustNotQuote(err)
+	}
+}
+
+func TestAnUnknownCommandIsARefusal(t *testing.T) {
+	s := newStage(t, script{"create": {Exit: 3, Stderr: "No help topic for 'management'"}})
+	if _, err := s.issue(t.Context()); !errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+}
+
+func TestAListThatEndsBadlyIsNoList(t *testing.T) {
+	entry := `[{"id":"a"}]`
+	s := newStage(t, script{"list": {Stdout: entry, Exit: 1, Stderr: "code = Unauthenticated"}})
+	seen := 0
+	err := s.open().List(t.Context(), func(issuer.Info) error { seen++; return nil })
+	if !errors.Is(err, issuer.ErrUnauthorized) || seen != 1 {
+		t.Errorf("%d entries, %v", seen, err)
+	}
+}
+
+func TestTheErrorOfYieldEndsTheProcess(t *testing.T) {
+	s := newStage(t, script{"list": {Stdout: `[{"id":"a"},{"id":"b"},` + strings.Repeat(" ", 1<<16), Hang: true}})
+	enough := errors.New("enough")
+	err := s.open().List(t.Context(), func(issuer.Info) error { return enough })
+	if err != enough {
+		t.Error(err)
+	}
+	s.nothingLeft()
+}
+
+func TestAContextThatIsDoneStartsNothing(t *testing.T) {
+	s := newStage(t, script{"create": {Stdout: created}, "list": {Stdout: "[]"}})
+	if _, err := s.Program(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.issue(ctx); !errors.Is(err, issuer.ErrRefused) || !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := s.open().Revoke(ctx, "an-id")["an-id"]; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n := len(s.runs("create")) + len(s.runs("revoke")) + len(s.runs("list")); n > 0 {
+		t.Errorf("%d runs", n)
+	}
+}
+
+func TestWhoeverWaitsForRoomCanLeave(t *testing.T) {
+	s := newStage(t, script{"list": {Hang: true, Touch: "begun"}, "create": {Stdout: created}})
+	where := s.cluster()
+	where.MaxParallel = 1
+	listing, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Open(where).List(listing, func(issuer.Info) error { return nil }) }()
+	s.waitFor("begun")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	other := where
+	other.AccountID = "another mount's"
+	if _, err := s.Open(other).Issue(ctx, "desc", time.Now()); !errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if n := len(s.runs("create")); n > 0 {
+		t.Errorf("%d mints", n)
+	}
+}
+
+func TestTheLastCallerToLeaveEndsTheRevocation(t *testing.T) {
+	s := newStage(t, script{"revoke": {Hang: true, Grandchild: "group", Touch: "begun"}, "list": {Stdout: "[]"}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		s.waitFor("begun")
+		cancel()
+	}()
+	if err := s.open().Revoke(ctx, "an-id")["an-id"]; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	s.nothingLeft()
+}
+
+func TestAnIDThatCouldBeAFlagIsNotRun(t *testing.T) {
+	s := newStage(t, script{})
+	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 200)}
+	if failed := s.open().Revoke(t.Context(), bad...); len(failed) != len(bad) {
+		t.Errorf("failed: %v", failed)
+	}
+	if n := len(s.runs("revoke")); n > 0 {
+		t.Errorf("%d runs", n)
+	}
+}
+
+func TestTheEndOfAProgramKillsItsRuns(t *testing.T) {
+	if attributes := processAttributes(); attributes.Pdeathsig == 0 || !attributes.Setpgid {
+		t.Errorf("%+v", attributes)
+	}
+}

@@ -1,0 +1,237 @@
+package influxctl
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+func checksum(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// writeProgram writes a file that may be a program.
+func writeProgram(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "influxctl")
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const saysLatest = "#!/bin/sh\necho 2.12.0\n"
+
+func TestAProgramIsFoundAndDescribed(t *testing.T) {
+	s := newStage(t, script{})
+	t.Setenv("PATH", filepath.Dir(s.program))
+	sum := checksum(t, s.program)
+	for _, cfg := range []Config{
+		{Path: s.program},
+		{},
+		{Path: s.program, SHA256: " " + strings.ToUpper(sum) + "\n"},
+	} {
+		cfg.Dir = s.scratch
+		got, err := newDriver(t, cfg).Program(t.Context())
+		if want := (issuer.Program{Path: s.program, SHA256: sum, Version: "2.12.0"}); err != nil || got != want {
+			t.Errorf("%+v: %+v, %v", cfg, got, err)
+		}
+	}
+	s.nothingLeft()
+}
+
+func TestAnUnfitProgramIsNamedWithWhatToDo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	fit := writeProgram(t, saysLatest, 0o755)
+	for name, c := range map[string]struct {
+		cfg   Config
+		words string
+		knows issuer.Program
+	}{
+		"not on PATH":    {Config{}, "INFLUXCTL_PATH", issuer.Program{}},
+		"missing":        {Config{Path: "/nowhere/influxctl"}, "INFLUXCTL_PATH", issuer.Program{}},
+		"relative":       {Config{Path: "bin/influxctl"}, "INFLUXCTL_PATH", issuer.Program{}},
+		"a directory":    {Config{Path: t.TempDir()}, "is a directory", issuer.Program{}},
+		"a device":       {Config{Path: os.DevNull}, "INFLUXCTL_PATH", issuer.Program{}},
+		"not executable": {Config{Path: writeProgram(t, saysLatest, 0o600)}, "not executable", issuer.Program{}},
+		"no pin":         {Config{Path: fit, SHA256: "abc"}, "64 hexadecimal digits", issuer.Program{Path: fit}},
+		"wrong pin":      {Config{Path: fit, SHA256: strings.Repeat("0", 64)}, checksum(t, fit), issuer.Program{Path: fit}},
+	} {
+		c.cfg.Dir = t.TempDir()
+		got, err := newDriver(t, c.cfg).Program(t.Context())
+		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), c.words) || got != c.knows {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestAProgramThatAnswersBadlyIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ text, words string }{
+		"too old":           {"#!/bin/sh\necho influxctl v2.9.6\n", "2.9.6 is too old"},
+		"of another system": {"\x7fELF nonsense", "built for this machine"},
+		"talkative":         {"#!/bin/sh\nyes\n", "more than"},
+	} {
+		path := writeProgram(t, c.text, 0o755)
+		got, err := newDriver(t, Config{Path: path, Dir: t.TempDir()}).Program(t.Context())
+		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), c.words) || got.Path != path || got.SHA256 != checksum(t, path) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestAVersionThatWorriesIsAWarning(t *testing.T) {
+	for said, c := range map[string]struct{ version, words string }{
+		"influxctl 2.9.7":                {"2.9.7", "old"},
+		"influxctl v2.10.5 linux/amd64":  {"2.10.5", "list"},
+		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
+		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
+		"influxctl (devel)":              {"", "did not say a version"},
+	} {
+		s := newStage(t, script{"version": {Stderr: said, Exit: 1}})
+		got, err := s.Program(t.Context())
+		if err != nil || got.Version != c.version || !strings.Contains(got.Warning, c.words) || (got.Warning == "") != (c.words == "") {
+			t.Errorf("%q: %+v, %v", said, got, err)
+		}
+	}
+}
+
+func TestAProgramIsRepairedWithoutARestart(t *testing.T) {
+	path := writeProgram(t, "#!/bin/sh\necho 2.0.0\n", 0o755)
+	d := newDriver(t, Config{Path: path, Dir: t.TempDir()})
+	if _, err := d.Program(t.Context()); err == nil {
+		t.Fatal("too old, and no error")
+	}
+	if err := os.WriteFile(path, []byte(saysLatest), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Program(t.Context()); err != nil || got.Version != "2.12.0" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestTheBytesThatWereCheckedAreTheBytesThatRun(t *testing.T) {
+	for name, stores := range map[string]func(*program){
+		"in memory":     func(*program) {},
+		"in a copy":     func(p *program) { p.stores = p.stores[1:] },
+		"memory denied": func(p *program) { p.stores[0] = unstartable },
+	} {
+		path := writeProgram(t, "#!/bin/sh\n[ $1 = version ] && echo 2.12.0 || echo '[]'\n", 0o755)
+		temporary := t.TempDir()
+		t.Setenv("TMPDIR", temporary)
+		d := New(Config{Path: path, SHA256: checksum(t, path), Dir: t.TempDir()})
+		stores(d.program)
+		if _, err := d.Program(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Open(issuer.Cluster{}).List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
+			t.Errorf("%s: swapped: %v", name, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+			t.Errorf("%s: left %v, %v", name, left, err)
+		}
+	}
+}
+
+// unstartable keeps a program where it may not be executed.
+func unstartable(src *os.File) (*image, error) {
+	sum, err := copyHashed(io.Discard, src)
+	return &image{path: os.DevNull, name: src.Name(), sha256: sum}, err
+}
+
+func TestASealedProgramCannotBeChanged(t *testing.T) {
+	src, err := os.Open(writeProgram(t, saysLatest, 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	img, err := sealed(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.close()
+	if _, err := img.file.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("written to")
+	}
+	if err := img.file.Truncate(0); err == nil {
+		t.Error("truncated")
+	}
+}
+
+func TestAPrivateCopyIsReadOnlyToItsOwner(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	src, err := os.Open(writeProgram(t, saysLatest, 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	d := New(Config{Dir: t.TempDir()})
+	img, err := d.program.copied(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.close()
+	for path, want := range map[string]os.FileMode{img.path: 0o500, img.dir: 0o700} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+}
+
+func TestManyCallersProveAProgramOnce(t *testing.T) {
+	s := newStage(t, script{})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := s.Program(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := len(s.runs("version")); n != 1 {
+		t.Errorf("%d runs", n)
+	}
+}
+
+func TestWhoeverWaitsForTheProofCanLeave(t *testing.T) {
+	s := newStage(t, script{"version": {Hang: true, Touch: "begun"}})
+	first, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := s.Program(first)
+		ended <- err
+	}()
+	s.waitFor("begun")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Program(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) || !errors.Is(err, issuer.ErrRefused) {
+		t.Error(err)
+	}
+	s.nothingLeft()
+}

@@ -1,0 +1,33 @@
+package influxctl
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNothingSecretIsQuoted(t *testing.T) {
+	const root, pem = "short-root", "-----BEGIN KEY-----\nAAA\n-----END KEY-----\n"
+	for text, want := range map[string]string{
+		"bad token M.V1.abc+/= here":                    "bad token [redacted] here",
+		"M.V12.a apiv1_xyz done":                        "[redacted] [redacted] done",
+		"jwt eyJhbGciOi.eyJz-dWI_.c2ln, done":           "jwt [redacted], done",
+		"root short-root!":                              "root [redacted]!",
+		"key: " + pem + "after":                         "key: [redacted] after",
+		"key: -----BEGIN KEY-----\nAAA":                 "key: [redacted]",
+		"word abcdefABCDEF0123456789abcd end":           "word [redacted] end",
+		"Authorization: Bearer abc":                     "Authorization: [redacted]",
+		"http://user:pass@proxy:3128":                   "http[redacted]proxy:3128",
+		"M.V1.sec\x1b[1mret\x1b[0m\u200btail":           "[redacted]",
+		"M.V1.sec\x00\x07ret":                           "[redacted]",
+		"short\u00ad-root":                              "[redacted]",
+		"two\r\nlines\tand more":                        "two lines and more",
+		"id 0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50 stays": "id 0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50 stays",
+		"":                                       "",
+		strings.Repeat("ab ", 99):                strings.Repeat("ab ", 66) + "ab…",
+		strings.Repeat("x ", 99) + "M.V1.secret": strings.TrimSuffix(strings.Repeat("x ", 100), "x ") + "[r…",
+	} {
+		if got := quote(text, root, pem, ""); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
