@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -210,7 +209,7 @@ func (c *Cluster) apiToken(t Token) apiToken {
 		AccountID:   c.accountID,
 		ID:          t.ID,
 		Description: t.Description,
-		Permissions: slices.Concat([]Permission{}, t.Permissions), // never null
+		Permissions: append([]Permission{}, t.Permissions...), // never null
 		CreatedAt:   t.CreatedAt,
 		ExpiresAt:   t.ExpiresAt,
 		RevokedAt:   t.RevokedAt,

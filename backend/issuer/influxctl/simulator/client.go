@@ -24,7 +24,7 @@ type client struct {
 	http    *http.Client
 	profile profile
 	run     int
-	held    io.Closer // the connection whose end tells of ours
+	held    func() // lets go of the connection whose end tells of ours
 }
 
 // newClient prepares the way that a profile describes.
@@ -132,7 +132,7 @@ func transportError(err error) error {
 	}
 	text := fmt.Sprintf("rpc error: code = Unavailable desc = error reading from server: %v", err)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		text = TextDeadlineExceeded
 	case handshakeFailed(err):
 		text = connectionError("authentication handshake failed", err)
@@ -180,11 +180,16 @@ func (c *client) call(ctx context.Context, path string, in, out any) (Fault, err
 
 // start reports the run and returns what the cluster has to say against it.
 func (c *client) start(ctx context.Context, report runReport) ([]string, error) {
-	resp, _, err := c.send(context.WithoutCancel(ctx), http.MethodPost, "/sim/cli/run", report)
+	// The connection outlives ctx, which bounds only the wait for an answer.
+	held, release := context.WithCancel(context.WithoutCancel(ctx))
+	answered := context.AfterFunc(ctx, release)
+	defer answered()
+	resp, _, err := c.send(held, http.MethodPost, "/sim/cli/run", report)
 	if err != nil {
+		release()
 		return nil, err
 	}
-	c.held = resp.Body
+	c.held = release
 	var answer runAnswer
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return nil, transportError(err)
@@ -202,6 +207,6 @@ func (c *client) end(exit int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	c.call(ctx, "/sim/cli/end", endReport{Run: c.run, Exit: exit}, nil)
-	c.held.Close()
+	c.held()
 	c.http.CloseIdleConnections()
 }

@@ -1,8 +1,10 @@
 package simulator
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
@@ -66,6 +68,13 @@ func NewCluster(o Options) *Cluster {
 }
 
 func (c *Cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The server notices that a client leaves only once the body is read.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	c.mux.ServeHTTP(w, r)
 }
 

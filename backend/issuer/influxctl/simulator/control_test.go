@@ -1,0 +1,138 @@
+package simulator_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+)
+
+// control sends a request to the control API and reads the answer into out.
+func (r *rig) control(method, path, body string, out any) {
+	r.t.Helper()
+	status, text := r.request(method, "/sim/control/"+path, "", body)
+	if status != http.StatusOK {
+		r.t.Fatalf("%s %s: %d %s", method, path, status, text)
+	}
+	if err := json.Unmarshal([]byte(text), out); err != nil {
+		r.t.Fatalf("%s %s: %v: %s", method, path, err, text)
+	}
+}
+
+func TestControlShowsTokensWithTheirSecrets(t *testing.T) {
+	r := newRig(t)
+	r.create("m")
+	r.post(oneToken)
+	var all, database []simulator.Token
+	r.control("GET", "tokens", "", &all)
+	if diff := cmp.Diff(r.Tokens(), all); diff != "" {
+		t.Error("-want +got\n" + diff)
+	}
+	r.control("GET", "tokens?kind=database", "", &database)
+	if diff := cmp.Diff(r.Tokens()[2:], database); diff != "" {
+		t.Error("database tokens: -want +got\n" + diff)
+	}
+	var one simulator.Token
+	r.control("GET", "tokens/"+all[1].ID, "", &one)
+	if diff := cmp.Diff(all[1], one); diff != "" {
+		t.Error("one token: -want +got\n" + diff)
+	}
+	for _, id := range []string{"nonsense", accountID} {
+		if status, _ := r.request("GET", "/sim/control/tokens/"+id, "", ""); status != http.StatusNotFound {
+			t.Errorf("token %s: %d", id, status)
+		}
+	}
+}
+
+func TestControlMakesAndKillsTokens(t *testing.T) {
+	r := newRig(t)
+	var made, killed simulator.Token
+	r.control("POST", "tokens", `{"description":"foreign","expires_at":"`+future+`"}`, &made)
+	if !made.Live || made.Kind != simulator.Management || r.described("foreign").ID != made.ID {
+		t.Errorf("%+v", made)
+	}
+	r.control("DELETE", "tokens/"+made.ID, "", &killed)
+	if killed.Live || killed.RevokedAt.IsZero() {
+		t.Errorf("%+v", killed)
+	}
+	var count struct{ Count int }
+	r.control("POST", "tokens", `{"description":"many","count":1000}`, &count)
+	if count.Count != 1000 || len(r.Tokens()) != 1002 || !r.described("many 1000").Live {
+		t.Errorf("made %d, have %d", count.Count, len(r.Tokens()))
+	}
+	for _, body := range []string{`{"id":"nonsense"}`, `{"colour":"blue"}`} {
+		if status, _ := r.request("POST", "/sim/control/tokens", "", body); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", body, status)
+		}
+	}
+}
+
+func TestControlShowsRoots(t *testing.T) {
+	r := newRig(t)
+	var added simulator.Token
+	r.control("POST", "roots", "", &added)
+	var roots []string
+	r.control("GET", "roots", "", &roots)
+	if diff := cmp.Diff([]string{r.Root(), added.Secret}, roots); diff != "" {
+		t.Error("-want +got\n" + diff)
+	}
+}
+
+func TestControlShowsAndForgetsRuns(t *testing.T) {
+	r := newRig(t)
+	r.run("version")
+	r.run("--debug", "version")
+	var log struct {
+		Peak, Running int
+		Runs          []simulator.Run
+	}
+	r.control("GET", "runs", "", &log)
+	if log.Peak != 1 || log.Running != 0 || len(log.Runs) != 2 || log.Runs[1].Exit != simulator.ExitViolation {
+		t.Errorf("%+v", log)
+	}
+	var violations []string
+	r.control("GET", "violations", "", &violations)
+	if diff := cmp.Diff([]string{"run 2: --debug is given"}, violations); diff != "" {
+		t.Error("-want +got\n" + diff)
+	}
+	r.request("DELETE", "/sim/control/runs", "", "")
+	r.control("GET", "runs", "", &log)
+	if len(log.Runs) != 0 || log.Peak != 0 {
+		t.Errorf("after the reset: %+v", log)
+	}
+}
+
+// A list that nobody reads to its end keeps nobody else from the cluster.
+func TestASlowReaderHoldsNoLock(t *testing.T) {
+	r := newRig(t)
+	r.AddTokens(100_000, simulator.Token{Description: strings.Repeat("long ", 15)})
+	answer := r.response("GET", "/sim/control/tokens", "", "")
+	defer answer.Body.Close()
+	if _, err := io.ReadFull(answer.Body, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	r.create("meanwhile")
+	rest, err := io.ReadAll(answer.Body)
+	if err != nil || strings.Contains(string(rest), "meanwhile") || !strings.HasSuffix(string(rest), "]\n") {
+		t.Errorf("the list ends in %q, %v", rest[len(rest)-100:], err)
+	}
+}
+
+func TestClusterMakesUpWhatItIsNotGiven(t *testing.T) {
+	a, b := simulator.NewCluster(simulator.Options{}), simulator.NewCluster(simulator.Options{})
+	if a.AccountID() == b.AccountID() || a.ClusterID() == b.ClusterID() || a.Root() == b.Root() {
+		t.Error("two clusters have something in common")
+	}
+	if !strings.HasPrefix(a.Root(), "M.V1.") {
+		t.Errorf("the root is %q", a.Root())
+	}
+	given := simulator.NewCluster(simulator.Options{Root: "M.V1.given"})
+	if given.Root() != "M.V1.given" || given.Tokens()[0].Prefix != "M.V1.give" {
+		t.Errorf("%+v", given.Tokens())
+	}
+}
