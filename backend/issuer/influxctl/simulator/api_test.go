@@ -220,6 +220,7 @@ func TestAPIConnectionIsCutAfterTheCommit(t *testing.T) {
 }
 
 func TestAPIHangsUntilTheClientLeaves(t *testing.T) {
+	t.Parallel()
 	for when, made := range map[simulator.When]int{simulator.Before: 0, simulator.After: 1} {
 		r := newRig(t)
 		r.SetFaults(simulator.Faults{Create: simulator.Fault{Hang: when}})

@@ -50,7 +50,8 @@ func Main(args []string) int {
 	return RunCLI(args, os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 }
 
-// RunCLI is influxctl with everything given. A nil stdin is at its end.
+// RunCLI is influxctl with everything given, in the calling process, which a
+// fault that kills or hangs the CLI strikes too. A nil stdin is at its end.
 func RunCLI(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &process{args: args, env: env, stdin: stdin, stdout: stdout, stderr: stderr}
 	if stdin == nil {

@@ -109,6 +109,7 @@ func TestControlShowsAndForgetsRuns(t *testing.T) {
 
 // A list that nobody reads to its end keeps nobody else from the cluster.
 func TestASlowReaderHoldsNoLock(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.AddTokens(100_000, simulator.Token{Description: strings.Repeat("long ", 15)})
 	answer := r.response("GET", "/sim/control/tokens", "", "")

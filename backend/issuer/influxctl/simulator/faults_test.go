@@ -151,6 +151,7 @@ func TestErrorAfterTheCommitLeavesAToken(t *testing.T) {
 }
 
 func TestLatencyIsWhereItIsSaidToBe(t *testing.T) {
+	t.Parallel()
 	for what, c := range map[string]struct {
 		fault simulator.Fault
 		made  int

@@ -101,6 +101,7 @@ func TestExposedProfilesAreFound(t *testing.T) {
 }
 
 func TestOpenStandardInputIsFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	argv := r.globals("management", "list")
 	r.violates(r.exec(argv, strings.NewReader("y\n")), "standard input")
