@@ -55,6 +55,11 @@ type backend struct {
 	ledger  *ledger
 	health  health
 
+	workerMu   sync.Mutex    // guards what follows
+	wake       chan struct{} // nil until there is a worker
+	stopWorker context.CancelFunc
+	stopped    bool
+
 	configMu sync.Mutex // guards the stored config: held to compare and to write
 	rolesMu  sync.Mutex // guards the stored roles: held to read, alter and write one
 }
@@ -76,12 +81,17 @@ func newBackend(o Options, backendUUID string) *backend {
 		Help:           strings.TrimSpace(help),
 		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey}},
 		Secrets:        []*framework.Secret{b.secret()},
+		PeriodicFunc:   b.periodic,
+		Clean:          b.clean,
 		Paths: strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRoles(),
 			b.pathRole(),
 			b.pathCreds(),
+			b.pathTokens(),
+			b.pathToken(),
+			b.pathTidy(),
 			b.pathStatus(),
 		}),
 	}

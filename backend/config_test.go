@@ -44,7 +44,10 @@ func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
 	}
 	e.write("roles/automation", nil)
 	e.refuse(400, readOp, "creds/automation", nil, "no cluster is configured")
-	e.tick()
+	e.refuse(404, listOp, "tokens/", nil)
+	e.refuse(404, readOp, "tokens/AAAA", nil)
+	e.must(deleteOp, "tokens/AAAA", nil)
+	e.refuse(400, updateOp, "tidy", nil, "no cluster is configured")
 }
 
 func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
@@ -255,6 +258,7 @@ func TestUnknownFieldsAreRefusedOnEveryPath(t *testing.T) {
 	for path, ops := range map[string][]logical.Operation{
 		"config": {createOp, updateOp, readOp, deleteOp}, "config/check": {updateOp}, "roles/": {listOp},
 		"roles/automation": {createOp, updateOp, readOp, deleteOp}, "creds/automation": {readOp, updateOp}, "status": {readOp},
+		"tokens/": {listOp}, "tokens/AAAA": {readOp, deleteOp}, "tidy": {updateOp},
 	} {
 		for _, op := range ops {
 			e.refuse(400, op, path, map[string]any{"typo": 1}, `unknown field "typo"`)

@@ -3,11 +3,11 @@ package backend_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -55,6 +55,7 @@ type engine struct {
 	system  *logical.StaticSystemView
 	events  *logical.MockEventSender
 	log     *syncBuffer
+	tag     string // of the mount
 	logical.Backend
 }
 
@@ -73,6 +74,7 @@ func newEngine(t *testing.T) *engine {
 	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
 	e.cluster.Add("somebody's own", time.Time{})
 	e.restart()
+	e.tag = e.read("status").Data["mount_tag"].(string)
 	t.Cleanup(e.huntLeaks)
 	return e
 }
@@ -240,6 +242,7 @@ func ready(t *testing.T, role map[string]any) *engine {
 type held struct {
 	*logical.Response
 	issued, end time.Time
+	revoking    bool // core is revoking it: its token may be dead already
 }
 
 func (h *held) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
@@ -249,7 +252,7 @@ func (e *engine) creds() *held {
 	e.t.Helper()
 	resp := e.read("creds/automation")
 	now := e.clock.Now()
-	return &held{resp, now, now.Add(resp.Secret.TTL)}
+	return &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
 }
 
 // renew renews as core does, up to the check of the answer.
@@ -268,18 +271,35 @@ func (e *engine) revoke(h *held) error {
 	return err
 }
 
-// tick runs the periodic function, as core does every minute.
+// tick runs the periodic function, as core does every minute, and waits until
+// the worker has nothing left to do. It must be called in a synctest bubble.
 func (e *engine) tick() {
 	e.t.Helper()
-	if _, err := e.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.storage}); err != nil && !errors.Is(err, logical.ErrUnsupportedOperation) {
+	if _, err := e.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.storage}); err != nil {
 		e.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// pass lets time pass, with the ticks of every minute.
+func (e *engine) pass(d time.Duration) {
+	e.t.Helper()
+	e.passBy(time.Minute, d)
+}
+
+// passBy lets time pass in greater strides.
+func (e *engine) passBy(stride, d time.Duration) {
+	e.t.Helper()
+	for ; d > 0; d -= stride {
+		e.clock.advance(min(d, stride))
+		e.tick()
 	}
 }
 
 // alive counts the live tokens that bear the mount's tag.
 func (e *engine) alive() (n int) {
 	for _, info := range e.cluster.Tokens() {
-		if strings.HasPrefix(info.Description, "[vault:") && !info.Dead(e.clock.Now()) {
+		if strings.HasPrefix(info.Description, "[vault:"+e.tag) && !info.Dead(e.clock.Now()) {
 			n++
 		}
 	}
@@ -319,55 +339,69 @@ func (e *engine) huntLeaks() {
 type storage struct {
 	logical.Storage // the one in memory
 
-	mu   sync.Mutex // guards what follows
-	fail func(op logical.Operation, key string) error
-	ops  int
+	mu    sync.Mutex // guards what follows
+	fault fault
+	ops   int
 }
 
-// setFail makes fail decide before every operation; nil ends that.
-func (s *storage) setFail(fail func(op logical.Operation, key string) error) {
+// A fault decides whether an operation fails, and whether before it has had its
+// effect (when is "before") or although it had ("after").
+type fault func(when string, op logical.Operation, key string) error
+
+// setFault makes f decide from now on; nil ends that.
+func (s *storage) setFault(f fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail = fail
+	s.fault = f
 }
 
-func (s *storage) at(op logical.Operation, key string) error {
+// count returns how many operations there have been.
+func (s *storage) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ops
+}
+
+// run does what is asked, between the two chances to fail.
+func (s *storage) run(op logical.Operation, key string, do func() error) error {
 	s.mu.Lock()
 	s.ops++
-	fail := s.fail
+	fault := s.fault
 	s.mu.Unlock()
-	if fail == nil {
-		return nil
+	if fault == nil {
+		return do()
 	}
-	return fail(op, key)
+	if err := fault("before", op, key); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	return fault("after", op, key)
 }
 
-func (s *storage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if err := s.at(logical.ReadOperation, key); err != nil {
-		return nil, err
-	}
-	return s.Storage.Get(ctx, key)
+func (s *storage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
+	err = s.run(logical.ReadOperation, key, func() (err error) {
+		entry, err = s.Storage.Get(ctx, key)
+		return err
+	})
+	return entry, err
 }
 
 func (s *storage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if err := s.at(logical.UpdateOperation, entry.Key); err != nil {
-		return err
-	}
-	return s.Storage.Put(ctx, entry)
+	return s.run(logical.UpdateOperation, entry.Key, func() error { return s.Storage.Put(ctx, entry) })
 }
 
 func (s *storage) Delete(ctx context.Context, key string) error {
-	if err := s.at(logical.DeleteOperation, key); err != nil {
-		return err
-	}
-	return s.Storage.Delete(ctx, key)
+	return s.run(logical.DeleteOperation, key, func() error { return s.Storage.Delete(ctx, key) })
 }
 
-func (s *storage) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := s.at(logical.ListOperation, prefix); err != nil {
-		return nil, err
-	}
-	return s.Storage.List(ctx, prefix)
+func (s *storage) List(ctx context.Context, prefix string) (keys []string, err error) {
+	err = s.run(logical.ListOperation, prefix, func() (err error) {
+		keys, err = s.Storage.List(ctx, prefix)
+		return err
+	})
+	return keys, err
 }
 
 func (s *storage) dump(t *testing.T) string { return s.dumpUnder(t, "") }

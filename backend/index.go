@@ -16,11 +16,11 @@ type index struct {
 
 // An indexed is what the index holds of a record.
 type indexed struct {
-	role, nonce string
-	state       state
-	due         time.Time
-	absent      bool // pending, and the token was looked for in vain
-	place       int  // in the queue
+	role, nonce, tokenID string
+	state                state
+	due, expiresAt       time.Time
+	absent               bool // pending, and the token was looked for in vain
+	place                int  // in the queue
 }
 
 func newIndex() *index {
@@ -30,7 +30,10 @@ func newIndex() *index {
 // set makes the index agree with a record.
 func (x *index) set(r record) {
 	x.remove(r.Nonce)
-	e := &indexed{role: r.Role, nonce: r.Nonce, state: r.State, due: r.Due, absent: r.Absences > 0}
+	e := &indexed{
+		role: r.Role, nonce: r.Nonce, tokenID: r.TokenID,
+		state: r.State, due: r.Due, expiresAt: r.ExpiresAt, absent: r.Absences > 0,
+	}
 	x.byNonce[r.Nonce] = e
 	x.count(e, 1)
 	heap.Push(&x.queue, e)
@@ -65,18 +68,27 @@ func (x *index) next() *indexed {
 	return x.queue[0]
 }
 
-// due returns up to limit records that are due at now, in no particular order.
-func (x *index) due(now time.Time, limit int) (found []indexed) {
-	var walk func(i int)
-	walk = func(i int) {
-		if i >= len(x.queue) || x.queue[i].due.After(now) || len(found) == limit {
+// due returns the records that are due at now.
+func (x *index) due(now time.Time) (found []indexed) {
+	var walk func(place int)
+	walk = func(place int) {
+		if place >= len(x.queue) || x.queue[place].due.After(now) {
 			return
 		}
-		found = append(found, *x.queue[i])
-		walk(2*i + 1)
-		walk(2*i + 2)
+		found = append(found, *x.queue[place])
+		walk(2*place + 1)
+		walk(2*place + 2)
 	}
 	walk(0)
+	return found
+}
+
+// all returns all records.
+func (x *index) all() []indexed {
+	found := make([]indexed, len(x.queue))
+	for i, e := range x.queue {
+		found[i] = *e
+	}
 	return found
 }
 

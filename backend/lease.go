@@ -1,9 +1,12 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -99,42 +102,62 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	if err != nil {
 		return nil, err
 	}
-	if err := b.kill(ctx, req.Storage, r); err != nil {
+	if b.System().Tainted() {
+		b.buryOthers(ctx, req.Storage, l.nonce)
+	}
+	if err := b.bury(ctx, req.Storage, r)[r.Nonce]; err != nil {
 		b.Logger().Warn("revocation failed", "role", r.Role, "token_id", r.TokenID, "error", err)
 		b.event(context.WithoutCancel(ctx), "revoke-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
-		return nil, errors.Join(fmt.Errorf("revoke a lease of role %s: %w", l.role, err), b.owe(ctx, req.Storage, r, err))
-	}
-	if err := b.ledger.drop(ctx, req.Storage, l.role, l.nonce); err != nil {
-		return nil, err
+		if b.takesOver(ctx, req.Storage, l) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("revoke a lease of role %s: %w", l.role, err)
 	}
 	b.event(ctx, "revoke", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 	return nil, nil
 }
 
-// owe notes a failed attempt to kill the record's token, which is owed from
-// then on.
-func (b *backend) owe(ctx context.Context, s logical.Storage, r record, cause error) error {
+// patience is how long after the first failed attempt a lease's debt is taken
+// over. Vault gives up on a lease after six attempts in about ten minutes, and
+// never looks at it again; quick repetition must not be told "revoked".
+const patience = 100 * time.Second
+
+// takesOver reports whether Vault may forget a lease whose token could not be
+// killed, because the ledger has it as owed and the worker never gives up. Not
+// while the mount is being disabled: the ledger ends with it.
+func (b *backend) takesOver(ctx context.Context, s logical.Storage, l lease) bool {
 	ctx, cancel := own(ctx)
 	defer cancel()
-	_, err := b.ledger.change(ctx, s, r.Role, r.Nonce, func(r *record) error {
-		now := b.now()
-		if r.FailedAt.IsZero() {
-			r.FailedAt = now
-		}
-		r.State, r.Due = owed, now
-		r.Attempts++
-		r.LastFailure = abridgeFailure(cause)
-		return nil
-	})
-	if errors.Is(err, errGone) {
-		return nil
+	r, err := b.ledger.get(ctx, s, l.role, l.nonce)
+	if err != nil || r.State != owed || b.now().Before(r.FailedAt.Add(patience)) || b.System().Tainted() {
+		return false
 	}
-	return err
+	b.Logger().Warn("Vault's lease is given up, the token is not: it stays owed until it is dead",
+		"role", r.Role, "token_id", r.TokenID, "attempts", r.Attempts, "expires_at", timestamp(r.ExpiresAt))
+	b.event(ctx, "take-over", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
+	return true
 }
 
-// abridgeFailure keeps a record small whatever an upstream says.
-func abridgeFailure(err error) string {
-	const most = 300
-	text := printable(err.Error())
-	return text[:min(len(text), most)]
+// buryOthers kills all of the mount's tokens but one. A mount that is being
+// disabled revokes its leases one after the other, which would take a request
+// to the cluster each.
+func (b *backend) buryOthers(ctx context.Context, s logical.Storage, but string) {
+	if err := b.ledger.load(ctx, s); err != nil {
+		b.Logger().Warn("the tokens of a mount being disabled cannot be revoked together", "error", err)
+		return
+	}
+	others := slices.DeleteFunc(b.ledger.all(), func(e indexed) bool { return e.nonce == but })
+	slices.SortFunc(others, func(a, b indexed) int { return cmp.Compare(a.tokenID, b.tokenID) })
+	slices.Reverse(others) // those without an id, which a list must find, come last
+	for some := range slices.Chunk(others, dueAtOnce) {
+		var records []record
+		for _, e := range some {
+			if r, err := b.ledger.get(ctx, s, e.role, e.nonce); err == nil {
+				records = append(records, r)
+			}
+		}
+		if failed := b.bury(ctx, s, records...); len(failed) > 0 {
+			return // their own revocations will say why
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,8 @@ type ledger struct {
 	index   *index
 	roles   map[string]bool // whose records are all in the index
 	loaded  bool            // all records are
+	newer   error           // there are records that only a newer version understands
+	damaged int             // records that nobody understands
 	minting map[string]bool // by nonce: mints in flight in this process
 }
 
@@ -80,6 +83,9 @@ func (l *ledger) reserve(ctx context.Context, s logical.Storage, r record, maxAc
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.newer != nil {
+		return l.newer
+	}
 	if maxActive > 0 && l.index.active[r.Role] >= maxActive {
 		return errTooMany
 	}
@@ -212,19 +218,80 @@ func (l *ledger) loadRole(ctx context.Context, s logical.Storage, role string) e
 	return nil
 }
 
+// loadRecord brings one record into the index. One that cannot be understood is
+// left where it is, and keeps no other from being acted on.
 func (l *ledger) loadRecord(ctx context.Context, s logical.Storage, role, nonce string) error {
 	defer l.lock(nonce)()
 	r, err := l.get(ctx, s, role, nonce)
-	if errors.Is(err, errGone) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case errors.Is(err, errGone):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, errNewer):
+		l.newer = err
+		return nil
+	case errors.Is(err, errDamaged):
+		l.damaged++
+		return nil
+	case err != nil:
 		return err
 	}
+	if r.State == owed {
+		r.Due = time.Time{} // a start is as good a moment to try again as any
+	}
+	l.index.set(r)
+	return nil
+}
+
+// note brings the index up to date with a record just read.
+func (l *ledger) note(r record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.index.set(r)
-	return nil
+}
+
+// due returns what is due at now, but for mints in flight in this process.
+func (l *ledger) due(now time.Time) []indexed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settled(l.index.due(now))
+}
+
+// all returns everything there is, but for mints in flight in this process.
+func (l *ledger) all() []indexed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settled(l.index.all())
+}
+
+// everything returns all there is.
+func (l *ledger) everything() []indexed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.index.all()
+}
+
+// roleOf returns the role of a record that is in the index.
+func (l *ledger) roleOf(nonce string) (string, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.index.byNonce[nonce]
+	if e == nil {
+		return "", false
+	}
+	return e.role, true
+}
+
+// isMinting reports whether the record's mint is in flight in this process.
+func (l *ledger) isMinting(nonce string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.minting[nonce]
+}
+
+func (l *ledger) settled(entries []indexed) []indexed {
+	return slices.DeleteFunc(entries, func(e indexed) bool { return l.minting[e.nonce] })
 }
 
 func (l *ledger) isLoaded() bool {
@@ -246,6 +313,8 @@ func (l *ledger) isEmpty(ctx context.Context, s logical.Storage) (bool, error) {
 // A ledgerState is what status tells of the ledger.
 type ledgerState struct {
 	loaded    bool
+	newer     error
+	damaged   int
 	states    map[state]int
 	oldestDue time.Time
 }
@@ -253,7 +322,7 @@ type ledgerState struct {
 func (l *ledger) state() ledgerState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := ledgerState{loaded: l.loaded, states: map[state]int{}}
+	now := ledgerState{loaded: l.loaded, newer: l.newer, damaged: l.damaged, states: map[state]int{}}
 	for s, n := range l.index.states {
 		now.states[s] = n
 	}

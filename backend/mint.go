@@ -64,13 +64,13 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 	}
 	m := minted{token: token}
 	m.ttl, m.maxTTL, err = o.terms.settle(b.now())
-	if err = errors.Join(err, ctx.Err()); err == nil {
+	if err = errors.Join(upstream("mint a token", err), ctx.Err()); err == nil {
 		m.record, err = b.hold(ctx, s, r, token.ID, m.ttl)
 	}
 	if err != nil {
 		r.TokenID = token.ID
 		b.event(context.WithoutCancel(ctx), "issue-fail", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
-		return minted{}, fmt.Errorf("the token was revoked again: %w", b.discard(ctx, s, r, err))
+		return minted{}, b.discard(ctx, s, r, err)
 	}
 	b.Logger().Info("token minted", "role", r.Role, "token_id", token.ID, "ttl", m.ttl, "expires_at", timestamp(r.ExpiresAt), "duration", b.now().Sub(began))
 	b.event(ctx, "issue", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
@@ -143,9 +143,8 @@ func (b *backend) discard(ctx context.Context, s logical.Storage, r record, caus
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), maxTimeout)
 	defer stop()
-	if err := b.kill(ctx, s, r); err != nil {
-		b.Logger().Warn("a token that was not handed out could not be revoked yet", "role", r.Role, "token_id", r.TokenID, "error", err)
-		return errors.Join(cause, err)
+	if err := b.bury(ctx, s, r)[r.Nonce]; err != nil {
+		return fmt.Errorf("%w (the token was not handed out, and will be revoked: %v)", cause, err)
 	}
-	return errors.Join(cause, b.ledger.drop(ctx, s, r.Role, r.Nonce))
+	return cause
 }

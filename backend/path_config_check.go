@@ -182,7 +182,7 @@ func (k *check) clock(ctx context.Context) (string, error) {
 
 func (k *check) revoke(ctx context.Context) (string, error) {
 	began := k.now()
-	err := k.kill(ctx, k.storage, k.record)
+	err := k.kill(ctx, k.storage, k.record)[k.record.Nonce]
 	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), err
 }
 

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -24,7 +25,8 @@ func (b *backend) pathStatus() *framework.Path {
 				"cli_sha256": {Type: framework.TypeString}, "cli_error": {Type: framework.TypeString},
 				"last_success_at": {Type: framework.TypeString}, "last_failure_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
 				"tokens_pending": {Type: framework.TypeInt, Required: true}, "tokens_live": {Type: framework.TypeInt, Required: true}, "tokens_owed": {Type: framework.TypeInt, Required: true},
-				"oldest_due": {Type: framework.TypeString}, "ledger_loaded": {Type: framework.TypeBool, Required: true},
+				"owed":       {Type: framework.TypeSlice},
+				"oldest_due": {Type: framework.TypeString}, "ledger_loaded": {Type: framework.TypeBool, Required: true}, "ledger_error": {Type: framework.TypeString},
 			})),
 		},
 		HelpSynopsis: "Tell how the mount is doing, without asking the cluster.",
@@ -51,16 +53,48 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 			data["mgmt_token_expires_at"] = timestamp(c.RootExpiresAt)
 		}
 	}
+	b.describeLedger(ctx, req.Storage, data)
+	b.health.describe(data)
+	resp := &logical.Response{Data: data}
+	b.describeProgram(ctx, resp)
+	return resp, nil
+}
+
+// mostOwed bounds the debts that status tells the reasons of.
+const mostOwed = 10
+
+// describeLedger adds what the ledger holds, and what is owed and why.
+func (b *backend) describeLedger(ctx context.Context, s logical.Storage, data map[string]any) {
 	now := b.ledger.state()
 	data["tokens_pending"], data["tokens_live"], data["tokens_owed"] = now.states[pending], now.states[live], now.states[owed]
 	data["ledger_loaded"] = now.loaded
 	if !now.oldestDue.IsZero() {
 		data["oldest_due"] = timestamp(now.oldestDue)
 	}
-	b.health.describe(data)
-	resp := &logical.Response{Data: data}
-	b.describeProgram(ctx, resp)
-	return resp, nil
+	switch {
+	case now.newer != nil:
+		data["ledger_error"] = now.newer.Error()
+	case now.damaged > 0:
+		data["ledger_error"] = fmt.Sprintf("%d records are damaged and left alone", now.damaged)
+	}
+	if now.states[owed] == 0 {
+		return
+	}
+	debts := []any{}
+	for _, e := range b.ledger.everything() {
+		if e.state != owed || len(debts) == mostOwed {
+			continue
+		}
+		r, err := b.ledger.get(ctx, s, e.role, e.nonce)
+		if err != nil {
+			continue
+		}
+		debts = append(debts, map[string]any{
+			"nonce": r.Nonce, "role": r.Role, "token_id": r.TokenID, "attempts": r.Attempts,
+			"last_failure": r.LastFailure, "expires_at": timestamp(r.ExpiresAt),
+		})
+	}
+	data["owed"] = debts
 }
 
 // describeProgram adds what is known of the vendor's program.

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,18 +64,23 @@ func (r record) entry() (*logical.StorageEntry, error) {
 func recordFrom(e *logical.StorageEntry) (record, error) {
 	var r record
 	if err := json.Unmarshal(e.Value, &r); err != nil {
-		return r, fmt.Errorf("record %s: %w", e.Key, err)
+		return r, fmt.Errorf("record %s: %w: %v", e.Key, errDamaged, err)
 	}
 	if r.Version > recordVersion {
 		return r, fmt.Errorf("record %s: %w", e.Key, newerVersion(r.Version))
 	}
-	if r.Role == "" || r.Nonce == "" {
-		return r, fmt.Errorf("record %s is damaged", e.Key)
+	if r.key() != e.Key {
+		return r, fmt.Errorf("record %s: %w", e.Key, errDamaged)
 	}
 	return r, nil
 }
 
+var (
+	errDamaged = errors.New("damaged in storage")
+	errNewer   = errors.New("stored by a newer version of this plugin")
+)
+
 // newerVersion refuses what a newer plugin has stored.
 func newerVersion(v int) error {
-	return fmt.Errorf("stored by a newer version of this plugin (format %d): run that version or a later one", v)
+	return fmt.Errorf("%w (format %d): run that version or a later one", errNewer, v)
 }

@@ -96,7 +96,6 @@ type Cluster struct {
 	ClusterID string
 	Host      string // without scheme or port
 	Port      string
-	APIURL    string // origin of the HTTP Management API
 
 	Root Secret // the token that mints and revokes the others
 

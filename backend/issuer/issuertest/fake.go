@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
@@ -61,7 +63,7 @@ func (f *Fake) Add(desc string, expires time.Time) issuer.Token {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := &fakeToken{
-		Info:   issuer.Info{ID: "id-" + rand.Text(), Description: desc, CreatedAt: f.now(), ExpiresAt: expires},
+		Info:   issuer.Info{ID: uuid.NewString(), Description: desc, CreatedAt: f.now(), ExpiresAt: expires},
 		secret: "M.V1." + rand.Text() + rand.Text(),
 	}
 	t.Prefix = t.secret[:9]
