@@ -78,6 +78,24 @@ func TestARenewedLeaseIsNotTakenForLost(t *testing.T) {
 	})
 }
 
+func TestALeaseIsNotRenewedWhileItsTokenIsBeingKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "1h"})
+		h := e.creds()
+		renewed := errors.New("not tried")
+		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step == issuertest.BeforeRevoke {
+				_, renewed = e.renew(h, 0)
+			}
+			return nil
+		})
+		e.pass(12 * time.Minute)
+		if renewed == nil || e.alive() != 0 {
+			t.Errorf("renewed while the worker was at it: %v; %d alive", renewed, e.alive())
+		}
+	})
+}
+
 func TestAStaleIndexKillsNoLivingLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "1h"})
@@ -220,6 +238,10 @@ func TestAnOutageOfADayLeavesNothingBehind(t *testing.T) {
 		for range 500 {
 			leases = append(leases, e.creds())
 		}
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		for range 10 {
+			_, _ = e.do(t.Context(), readOp, "creds/automation", nil)
+		}
 		e.cluster.SetHook(down)
 		for range 1000 {
 			if _, err := e.do(t.Context(), readOp, "creds/automation", nil); err == nil {
@@ -249,7 +271,7 @@ func TestAnOutageOfADayLeavesNothingBehind(t *testing.T) {
 		if n := e.cluster.Calls(issuertest.BeforeList) - calls; n > 24*4+10 {
 			t.Errorf("%d lists in a day of outage", n)
 		}
-		if e.alive() != 500 {
+		if e.alive() != 510 {
 			t.Fatalf("%d alive; the tokens must outlast the outage for this test", e.alive())
 		}
 		e.cluster.SetHook(nil)
