@@ -53,7 +53,7 @@ func fail(err error) (*logical.Response, error) {
 	case errors.Is(err, errTooMany):
 		return nil, logical.CodedError(http.StatusTooManyRequests, err.Error())
 	case errors.Is(err, issuer.ErrUnauthorized):
-		return nil, badRequest("%v. Check mgmt_token in config (config/check tells what it may do)", err)
+		return nil, badRequest("%v", err)
 	case errors.As(err, &up), errors.Is(err, errUnsettled):
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	}

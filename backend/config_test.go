@@ -34,7 +34,7 @@ func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
 	e.refuse(404, readOp, "config", nil)
 	e.refuse(404, listOp, "roles/", nil)
 	e.refuse(404, readOp, "roles/automation", nil)
-	e.refuse(404, readOp, "creds/automation", nil, "no role", "automation")
+	e.refuse(400, readOp, "creds/automation", nil, "no role", "automation")
 	e.refuse(400, updateOp, "config/check", nil, "config")
 	e.must(deleteOp, "config", nil)
 	e.must(deleteOp, "roles/automation", nil)
@@ -119,7 +119,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 
 func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
 	e := newEngine(t)
-	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "mgmt_token")
+	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "root token not accepted")
 	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("no route") })
 	e.refuse(502, createOp, "config", e.config(), "no route")
 	e.configure(map[string]any{"verify": false})

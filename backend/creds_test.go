@@ -176,7 +176,7 @@ func TestAMintThatFailsSaysWhyAndKeepsHold(t *testing.T) {
 		words   string
 		records int // left in the ledger
 	}{
-		{issuertest.BeforeIssue, issuer.ErrUnauthorized, 400, "Check mgmt_token", 0},
+		{issuertest.BeforeIssue, issuer.ErrUnauthorized, 400, "root token not accepted", 0},
 		{issuertest.BeforeIssue, errors.Join(issuer.ErrRefused, errors.New("connection refused")), 502, "connection refused", 0},
 		{issuertest.BeforeIssue, errors.New("timeout"), 502, "will be found and revoked", 1},
 		{issuertest.AfterIssue, errors.New("connection reset"), 502, "will be found and revoked", 1},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -73,11 +72,12 @@ func findRole(ctx context.Context, s logical.Storage, name string) (role, bool, 
 	return r, err == nil, err
 }
 
-// loadRole returns a stored role; that there is none is the caller's mistake.
+// loadRole returns a stored role; that there is none is the caller's mistake. It
+// is no 404: Vault's command line hides the text of those.
 func loadRole(ctx context.Context, s logical.Storage, name string) (role, error) {
 	r, ok, err := findRole(ctx, s, name)
 	if err == nil && !ok {
-		err = logical.CodedError(http.StatusNotFound, fmt.Sprintf("there is no role %q on this mount; list roles/ to see which there are", abridge(name)))
+		err = badRequest("there is no role %q on this mount; `vault list` its roles to see which there are", abridge(name))
 	}
 	return r, err
 }
