@@ -25,7 +25,7 @@ build: ## the plugin and the simulator, into .build/
 
 .PHONY: unit
 unit: ## the quick tests: all but those on a real Vault
-	go test -shuffle=on $(UNIT)
+	go test -shuffle=on -timeout 5m $(UNIT)
 
 .PHONY: test
 test: ## every test, those on a real Vault too, with the race detector
@@ -33,7 +33,7 @@ test: ## every test, those on a real Vault too, with the race detector
 
 .PHONY: conformance
 conformance: ## the promises of an issuer, on the influxctl of $INFLUXCTL_PATH or on the simulator
-	go test -count=1 -run Conformance -v ./backend/issuer/influxctl
+	go test -count=1 -run Conform -v ./backend/issuer/influxctl
 
 .PHONY: lint
 lint: ## formatting, linters, the modules, and who may import whom
