@@ -54,6 +54,7 @@ type backend struct {
 	tag     mountTag
 	ledger  *ledger
 	health  health
+	root    rootKeeper
 
 	workerMu   sync.Mutex    // guards what follows
 	wake       chan struct{} // nil until there is a worker
@@ -79,13 +80,15 @@ func newBackend(o Options, backendUUID string) *backend {
 		BackendType:    logical.TypeLogical,
 		RunningVersion: o.Version,
 		Help:           strings.TrimSpace(help),
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey}},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey, rotationKey}},
 		Secrets:        []*framework.Secret{b.secret()},
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
+		Invalidate:     b.invalidate,
 		Paths: strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
+			b.pathRotateRoot(),
 			b.pathRoles(),
 			b.pathRole(),
 			b.pathCreds(),
@@ -96,6 +99,14 @@ func newBackend(o Options, backendUUID string) *backend {
 		}),
 	}
 	return b
+}
+
+// invalidate is told of what another node has written. Only when the root token
+// needs a look is remembered of the config.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if key == configKey {
+		b.root.look(time.Time{})
+	}
 }
 
 const help = `

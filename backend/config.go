@@ -29,13 +29,19 @@ type config struct {
 	issuer.Cluster
 	RootID        string    // of the root token; empty when not known
 	RootExpiresAt time.Time // zero when not known, or never
+	RootSince     time.Time // when the root token became that
+
+	Rotation rotationPolicy
 
 	// Fingerprint tells the cluster from others. It is what the cluster was
 	// called when it was configured, and stays when the cluster is renamed.
 	Fingerprint string
 }
 
-var defaultConfig = config{Cluster: issuer.Cluster{Timeout: 30 * time.Second, MaxParallel: 4}}
+var defaultConfig = config{
+	Cluster:  issuer.Cluster{Timeout: 30 * time.Second, MaxParallel: 4},
+	Rotation: rotationPolicy{Warning: 7 * 24 * time.Hour},
+}
 
 // storedConfig is the config as it is stored, seal-wrapped, and the only place
 // where the root token is written.
@@ -57,6 +63,12 @@ type storedConfig struct {
 	TimeoutSecs   int       `json:"request_timeout"`
 	MaxParallel   int       `json:"max_parallel"`
 	Fingerprint   string    `json:"fingerprint"`
+	RootSince     time.Time `json:"mgmt_token_since,omitzero"`
+
+	RotationPeriodSecs  int64  `json:"rotation_period,omitempty"`
+	RotationTTLSecs     *int64 `json:"rotation_ttl,omitempty"` // absent: the default; 0: never
+	RotationOverlapSecs *int64 `json:"rotation_overlap,omitempty"`
+	ExpiryWarningSecs   int64  `json:"expiry_warning"`
 }
 
 func (c config) entry() (*logical.StorageEntry, error) {
@@ -67,7 +79,9 @@ func (c config) entry() (*logical.StorageEntry, error) {
 		CACert: c.CACert, ClientCert: c.ClientCert, ClientKey: c.ClientKey.Reveal(),
 		InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
 		TimeoutSecs: int(c.Timeout / time.Second), MaxParallel: c.MaxParallel,
-		Fingerprint: c.Fingerprint,
+		Fingerprint: c.Fingerprint, RootSince: c.RootSince,
+		RotationPeriodSecs: int64(c.Rotation.Period / time.Second), RotationTTLSecs: seconds(c.Rotation.TTL),
+		RotationOverlapSecs: seconds(c.Rotation.Overlap), ExpiryWarningSecs: int64(c.Rotation.Warning / time.Second),
 	})
 }
 
@@ -87,8 +101,29 @@ func configFrom(e *logical.StorageEntry) (config, error) {
 			InsecureTLS: s.InsecureTLS, DisableTLS: s.DisableTLS,
 			Timeout: time.Duration(s.TimeoutSecs) * time.Second, MaxParallel: s.MaxParallel,
 		},
-		RootID: s.RootID, RootExpiresAt: s.RootExpiresAt, Fingerprint: s.Fingerprint,
+		RootID: s.RootID, RootExpiresAt: s.RootExpiresAt, RootSince: s.RootSince, Fingerprint: s.Fingerprint,
+		Rotation: rotationPolicy{
+			Period: time.Duration(s.RotationPeriodSecs) * time.Second, TTL: duration(s.RotationTTLSecs),
+			Overlap: duration(s.RotationOverlapSecs), Warning: time.Duration(s.ExpiryWarningSecs) * time.Second,
+		},
 	}, nil
+}
+
+// seconds and duration carry a setting that may be absent.
+func seconds(d *time.Duration) *int64 {
+	if d == nil {
+		return nil
+	}
+	n := int64(*d / time.Second)
+	return &n
+}
+
+func duration(secs *int64) *time.Duration {
+	if secs == nil {
+		return nil
+	}
+	d := time.Duration(*secs) * time.Second
+	return &d
 }
 
 // loadConfig returns the stored config, or errNoConfig.
@@ -137,7 +172,7 @@ func (c config) validate() error {
 	case c.MaxParallel < 1 || c.MaxParallel > mostAtATime:
 		return fmt.Errorf("max_parallel must be between 1 and %d", mostAtATime)
 	}
-	return errors.Join(c.validateCluster(), c.validateTLS())
+	return errors.Join(c.validateCluster(), c.validateTLS(), c.Rotation.validate())
 }
 
 var tokenPattern = regexp.MustCompile(`^[!-~]+$`)
@@ -237,6 +272,9 @@ func (c config) warnings() (w []string) {
 	}
 	if c.InsecureTLS {
 		w = append(w, "insecure_tls is set: whoever can answer in the cluster's place gets the root token. Set ca_cert instead.")
+	}
+	if c.Rotation.TTL != nil && *c.Rotation.TTL == 0 {
+		w = append(w, "rotation_ttl is 0: new root tokens never expire, and one that is lost lives for ever.")
 	}
 	if c.DisableTLS {
 		w = append(w, "disable_tls is set: the root token travels in plain text.")

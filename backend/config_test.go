@@ -36,6 +36,7 @@ func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
 	e.refuse(404, readOp, "roles/automation", nil)
 	e.refuse(400, readOp, "creds/automation", nil, "no role", "automation")
 	e.refuse(400, updateOp, "config/check", nil, "config")
+	e.refuse(400, updateOp, "config/rotate-root", nil, "config")
 	e.must(deleteOp, "config", nil)
 	e.must(deleteOp, "roles/automation", nil)
 	status := e.read("status")
@@ -56,7 +57,8 @@ func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
 	want := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "",
 		"mgmt_token_id": e.root.ID, "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
-		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.read("status").Data["mount_tag"],
+		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag,
+		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 40, "expiry_warning": 7 * 24 * 3600,
 	}
 	if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
 		t.Error(diff)
@@ -104,6 +106,13 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"request_timeout": "soon"}, "request_timeout"},
 		{map[string]any{"max_parallel": 0}, "max_parallel must be"},
 		{map[string]any{"max_parallel": 65}, "max_parallel must be"},
+		{map[string]any{"mgmt_token": []any{"hunter2"}}, "mgmt_token must be given once"},
+		{map[string]any{"client_key": map[string]any{"hunter2": 1}}, "client_key must be given once"},
+		{map[string]any{"rotation_period": "10m"}, "rotation_period must be at least 1h"},
+		{map[string]any{"rotation_ttl": "10m"}, "rotation_ttl must be at least 1h"},
+		{map[string]any{"rotation_period": "24h", "rotation_ttl": "25h"}, "at least twice rotation_period"},
+		{map[string]any{"rotation_overlap": "-1s"}, "rotation_overlap"},
+		{map[string]any{"expiry_warning": "1000000h"}, "100 years"},
 		{map[string]any{"mgmt_tokn": "x"}, `did you mean "mgmt_token"`},
 	} {
 		e.refuse(400, createOp, "config", e.config(c.change), c.words)
@@ -129,8 +138,8 @@ func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
 
 func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
 	e := newEngine(t)
-	e.configure(map[string]any{"request_timeout": "20s", "max_parallel": 7, "host": "a.example.com"})
-	for _, change := range []map[string]any{{"max_parallel": 5}, {"request_timeout": 10}} {
+	e.configure(map[string]any{"request_timeout": "20s", "max_parallel": 7, "host": "a.example.com", "rotation_overlap": "1m", "rotation_ttl": "2h"})
+	for _, change := range []map[string]any{{"max_parallel": 5}, {"request_timeout": 10}, {"rotation_ttl": 0}, {"expiry_warning": 7200}} {
 		want := e.read("config").Data
 		e.write("config", change)
 		for field, value := range change {
@@ -257,7 +266,7 @@ func TestTwoWritesOfConfigDoNotMix(t *testing.T) {
 func TestUnknownFieldsAreRefusedOnEveryPath(t *testing.T) {
 	e := ready(t, nil)
 	for path, ops := range map[string][]logical.Operation{
-		"config": {createOp, updateOp, readOp, deleteOp}, "config/check": {updateOp}, "roles/": {listOp},
+		"config": {createOp, updateOp, readOp, deleteOp}, "config/check": {updateOp}, "config/rotate-root": {updateOp}, "roles/": {listOp},
 		"roles/automation": {createOp, updateOp, readOp, deleteOp}, "creds/automation": {readOp, updateOp}, "status": {readOp},
 		"tokens/": {listOp}, "tokens/AAAA": {readOp, deleteOp}, "tidy": {updateOp},
 	} {

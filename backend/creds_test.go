@@ -353,9 +353,9 @@ func TestConfigIsInvalidatedUnderLoad(t *testing.T) {
 	}
 }
 
-func TestTheConfigIsSealWrapped(t *testing.T) {
+func TestTheRootTokenIsSealWrapped(t *testing.T) {
 	e := newEngine(t)
-	if diff := cmp.Diff([]string{"config"}, e.SpecialPaths().SealWrapStorage); diff != "" {
+	if diff := cmp.Diff([]string{"config", "rotation"}, e.SpecialPaths().SealWrapStorage); diff != "" {
 		t.Error(diff)
 	}
 }

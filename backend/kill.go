@@ -35,7 +35,9 @@ var (
 )
 
 // expired reports whether the record's token is certainly dead by itself.
-func (r record) expired(now time.Time) bool { return now.After(r.ExpiresAt.Add(gone)) }
+func (r record) expired(now time.Time) bool {
+	return !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt.Add(gone))
+}
 
 // kill makes the records' tokens dead. The result holds an error, by nonce, for
 // each that is not known to be dead: whatever cannot be told is an error.

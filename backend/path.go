@@ -59,6 +59,38 @@ func strict(paths []*framework.Path) []*framework.Path {
 	return paths
 }
 
+// secretFields are the fields of requests that hold a secret.
+var secretFields = []string{"mgmt_token", "client_key"}
+
+// HandleRequest refuses secrets that are no strings before the framework sees
+// them: given twice, a field is a list, and the framework's refusal would quote
+// it, in the answer and so in Vault's logs.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := refuseOddSecrets(req); err != nil {
+		return nil, err
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck is asked before a request is handled.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	if err := refuseOddSecrets(req); err != nil {
+		return false, false, err
+	}
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+func refuseOddSecrets(req *logical.Request) error {
+	for _, field := range secretFields {
+		if v, given := req.Data[field]; given {
+			if _, ok := v.(string); !ok {
+				return badRequest("%s must be given once, as a string", field)
+			}
+		}
+	}
+	return nil
+}
+
 func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		if fields[name] != nil {

@@ -45,13 +45,17 @@ func (b *backend) pathConfig() *framework.Path {
 				Description:  "The private key of client_cert, in PEM. Never returned.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
-			"insecure_tls":    {Type: framework.TypeBool, Description: "Accept any certificate of the cluster. Whoever can answer in its place gets the root token."},
-			"disable_tls":     {Type: framework.TypeBool, Description: "Speak plain text to the cluster; product=clustered only."},
-			"request_timeout": {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "How long one request to the cluster may take: 1s to 40s."},
-			"max_parallel":    {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "How many requests to the cluster may run at a time: 1 to 64. The limit counts over all mounts of the plugin process."},
-			"verify":          {Type: framework.TypeBool, Default: true, Description: "List the cluster's tokens with the new settings first, and store nothing if that fails."},
-			"same_cluster":    {Type: framework.TypeBool, Description: "The new host, port or ids name the same cluster as before: the tokens in the ledger live on it."},
-			"force":           {Type: framework.TypeBool, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. Nothing can revoke those from this mount afterwards; they live until they expire."},
+			"insecure_tls":     {Type: framework.TypeBool, Description: "Accept any certificate of the cluster. Whoever can answer in its place gets the root token."},
+			"disable_tls":      {Type: framework.TypeBool, Description: "Speak plain text to the cluster; product=clustered only."},
+			"request_timeout":  {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "How long one request to the cluster may take: 1s to 40s."},
+			"max_parallel":     {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "How many requests to the cluster may run at a time: 1 to 64. The limit counts over all mounts of the plugin process."},
+			"rotation_period":  {Type: framework.TypeDurationSecond, Description: "How often the root token is rotated by itself, from 1h. 0, the default: only when asked to by config/rotate-root."},
+			"rotation_ttl":     {Type: framework.TypeDurationSecond, Description: "How long a new root token lives. Default: three rotation periods, 8760h where there is no period. 0: for ever."},
+			"rotation_overlap": {Type: framework.TypeDurationSecond, Description: "How long the old root token lives on after a rotation. Default: twice request_timeout."},
+			"expiry_warning":   {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before the root token's expiry it is rotated early or, where it cannot be rotated by itself, warned of."},
+			"verify":           {Type: framework.TypeBool, Default: true, Description: "List the cluster's tokens with the new settings first, and store nothing if that fails."},
+			"same_cluster":     {Type: framework.TypeBool, Description: "The new host, port or ids name the same cluster as before: the tokens in the ledger live on it."},
+			"force":            {Type: framework.TypeBool, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. Nothing can revoke those from this mount afterwards; they live until they expire."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.CreateOperation: operation(b.configWrite, "configure", noContent),
@@ -63,6 +67,8 @@ func (b *backend) pathConfig() *framework.Path {
 				"ca_cert": {Type: framework.TypeString}, "client_cert": {Type: framework.TypeString},
 				"insecure_tls": {Type: framework.TypeBool}, "disable_tls": {Type: framework.TypeBool},
 				"request_timeout": {Type: framework.TypeDurationSecond}, "max_parallel": {Type: framework.TypeInt},
+				"rotation_period": {Type: framework.TypeDurationSecond}, "rotation_ttl": {Type: framework.TypeDurationSecond},
+				"rotation_overlap": {Type: framework.TypeDurationSecond}, "expiry_warning": {Type: framework.TypeDurationSecond},
 				"mount_tag": {Type: framework.TypeString},
 			})),
 			logical.DeleteOperation: operation(b.configDelete, "delete", noContent),
@@ -104,6 +110,9 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 		}
 	}
 	c := old.with(d)
+	if c.Root != old.Root {
+		c.RootSince = b.now()
+	}
 	if err := b.permit(ctx, req.Storage, &c, old, d); err != nil {
 		return fail(err)
 	}
@@ -118,6 +127,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 	if err := b.storeConfig(ctx, req.Storage, before, c); err != nil {
 		return fail(err)
 	}
+	b.root.look(time.Time{})
 	b.Logger().Info("config written", "product", c.Product, "cluster", c.Fingerprint, "root_token_id", c.RootID)
 	b.event(ctx, "config-write", "config", "cluster", c.Fingerprint)
 	if len(warnings) == 0 {
@@ -161,6 +171,7 @@ func (c config) with(d *framework.FieldData) config {
 	if v, ok := d.GetOk("max_parallel"); ok {
 		c.MaxParallel = v.(int)
 	}
+	c.Rotation = c.Rotation.with(d)
 	return c
 }
 
@@ -269,12 +280,18 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"mgmt_token_id": c.RootID, "ca_cert": c.CACert, "client_cert": c.ClientCert,
 		"insecure_tls": c.InsecureTLS, "disable_tls": c.DisableTLS,
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,
+		"rotation_period": int(c.Rotation.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
+		"rotation_overlap": int(c.Rotation.overlap(c.Timeout).Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
 		"mount_tag": string(b.tag),
 	}
 	if !c.RootExpiresAt.IsZero() {
 		data["mgmt_token_expires_at"] = timestamp(c.RootExpiresAt)
 	}
-	return &logical.Response{Data: data}, nil
+	resp := &logical.Response{Data: data}
+	if warning := c.expiryWarning(b.now()); warning != "" {
+		resp.AddWarning(warning)
+	}
+	return resp, nil
 }
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

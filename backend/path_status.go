@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -21,6 +22,9 @@ func (b *backend) pathStatus() *framework.Path {
 				"version": {Type: framework.TypeString}, "mount_tag": {Type: framework.TypeString},
 				"configured": {Type: framework.TypeBool, Required: true}, "cluster": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
+				"mgmt_token_since": {Type: framework.TypeString}, "mgmt_token_rotates_at": {Type: framework.TypeString},
+				"rotation_to": {Type: framework.TypeString}, "rotation_since": {Type: framework.TypeString},
+				"rotation_last_failure": {Type: framework.TypeString}, "rotation_failed_at": {Type: framework.TypeString}, "rotation_next_try_at": {Type: framework.TypeString},
 				"cli_path": {Type: framework.TypeString}, "cli_version": {Type: framework.TypeString},
 				"cli_sha256": {Type: framework.TypeString}, "cli_error": {Type: framework.TypeString},
 				"last_success_at": {Type: framework.TypeString}, "last_failure_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
@@ -47,17 +51,39 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 		data["configured"] = false
 	case err != nil:
 		return fail(err)
-	default:
-		data["cluster"], data["mgmt_token_id"] = c.Fingerprint, c.RootID
-		if !c.RootExpiresAt.IsZero() {
-			data["mgmt_token_expires_at"] = timestamp(c.RootExpiresAt)
+	}
+	resp := &logical.Response{Data: data}
+	if err == nil {
+		if err := b.describeRoot(ctx, req.Storage, c, resp); err != nil {
+			return fail(err)
 		}
 	}
 	b.describeLedger(ctx, req.Storage, data)
 	b.health.describe(data)
-	resp := &logical.Response{Data: data}
 	b.describeProgram(ctx, resp)
 	return resp, nil
+}
+
+// describeRoot adds what is known of the root token, and how its rotation goes.
+func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config, resp *logical.Response) error {
+	data := resp.Data
+	data["cluster"], data["mgmt_token_id"] = c.Fingerprint, c.RootID
+	for field, moment := range map[string]time.Time{
+		"mgmt_token_expires_at": c.RootExpiresAt, "mgmt_token_since": c.RootSince, "mgmt_token_rotates_at": c.rotatesAt(),
+	} {
+		if !moment.IsZero() {
+			data[field] = timestamp(moment)
+		}
+	}
+	r, under, err := findRotation(ctx, s)
+	if under {
+		data["rotation_to"], data["rotation_since"] = r.TokenID, timestamp(r.StartedAt)
+	}
+	b.root.describe(data)
+	if warning := c.expiryWarning(b.now()); warning != "" {
+		resp.AddWarning(warning)
+	}
+	return err
 }
 
 // mostOwed bounds the debts that status tells the reasons of.
@@ -91,7 +117,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, data ma
 		}
 		debts = append(debts, map[string]any{
 			"nonce": r.Nonce, "role": r.Role, "token_id": r.TokenID, "attempts": r.Attempts,
-			"last_failure": r.LastFailure, "expires_at": timestamp(r.ExpiresAt),
+			"last_failure": r.LastFailure, "expires_at": timestampOrNever(r.ExpiresAt, "never"),
 		})
 	}
 	data["owed"] = debts

@@ -39,7 +39,7 @@ func (b *backend) pathToken() *framework.Path {
 				"role": {Type: framework.TypeString, Required: true}, "state": {Type: framework.TypeString, Required: true},
 				"token_id": {Type: framework.TypeString}, "description": {Type: framework.TypeString, Required: true},
 				"cluster": {Type: framework.TypeString, Required: true}, "display_name": {Type: framework.TypeString}, "entity_id": {Type: framework.TypeString},
-				"issued_at": {Type: framework.TypeString, Required: true}, "lease_end": {Type: framework.TypeString}, "expires_at": {Type: framework.TypeString, Required: true},
+				"issued_at": {Type: framework.TypeString, Required: true}, "lease_end": {Type: framework.TypeString}, "expires_at": {Type: framework.TypeString},
 				"due": {Type: framework.TypeString, Required: true}, "attempts": {Type: framework.TypeInt},
 				"failed_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
 			})),
@@ -66,7 +66,7 @@ func (b *backend) tokensList(ctx context.Context, req *logical.Request, _ *frame
 	for _, e := range b.ledger.everything() {
 		keys = append(keys, e.nonce)
 		info[e.nonce] = map[string]any{
-			"role": e.role, "state": string(e.state), "token_id": e.tokenID, "expires_at": timestamp(e.expiresAt),
+			"role": e.role, "state": string(e.state), "token_id": e.tokenID, "expires_at": timestampOrNever(e.expiresAt, "never"),
 		}
 	}
 	slices.Sort(keys)

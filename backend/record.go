@@ -21,7 +21,10 @@ const (
 
 // Kinds of tokens that no lease holds, in the place of a role. No role can have
 // such a name.
-const checkRole = "-config-check"
+const (
+	checkRole = "-config-check"
+	rootRole  = "-root"
+)
 
 // recordVersion is written into every record. A record of a later version is
 // not understood, and not touched.
@@ -41,13 +44,13 @@ type record struct {
 	Fingerprint string    `json:"fingerprint"` // of the cluster that the token lives on
 	DisplayName string    `json:"display_name,omitempty"`
 	EntityID    string    `json:"entity_id,omitempty"`
-	IssuedAt    time.Time `json:"issued_at"`          // when the mint began
-	LeaseEnd    time.Time `json:"lease_end,omitzero"` // as last granted
-	ExpiresAt   time.Time `json:"expires_at"`         // when the token dies by itself
-	Due         time.Time `json:"due"`                // when Vault must have said something by
-	Absences    int       `json:"absences,omitempty"` // how often a pending token was looked for in vain
-	FailedAt    time.Time `json:"failed_at,omitzero"` // the first failed attempt to kill it
-	Attempts    int       `json:"attempts,omitempty"` // failed ones
+	IssuedAt    time.Time `json:"issued_at"`           // when the mint began
+	LeaseEnd    time.Time `json:"lease_end,omitzero"`  // as last granted
+	ExpiresAt   time.Time `json:"expires_at,omitzero"` // when the token dies by itself; zero: never
+	Due         time.Time `json:"due"`                 // when Vault must have said something by
+	Absences    int       `json:"absences,omitempty"`  // how often a pending token was looked for in vain
+	FailedAt    time.Time `json:"failed_at,omitzero"`  // the first failed attempt to kill it
+	Attempts    int       `json:"attempts,omitempty"`  // failed ones
 	LastFailure string    `json:"last_failure,omitempty"`
 }
 

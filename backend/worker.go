@@ -71,6 +71,7 @@ func (b *backend) act(ctx context.Context, s logical.Storage) {
 		}
 		return
 	}
+	b.keepRoot(ctx, s)
 	due := b.ledger.due(b.now())
 	slices.SortFunc(due, func(x, y indexed) int { // the pending together, for one list tells of them all
 		return cmp.Compare(y.state, x.state)
@@ -121,7 +122,7 @@ var errNotDue = errors.New("not due")
 func (b *backend) claim(ctx context.Context, s logical.Storage, e indexed) (record, error) {
 	if e.state != live {
 		r, err := b.ledger.get(ctx, s, e.role, e.nonce)
-		if err == nil && (r.State == live || r.State == pending && r.Due.After(b.now())) {
+		if err == nil && (r.State == live || r.Attempts == 0 && r.Due.After(b.now())) {
 			b.ledger.note(r)
 			err = errNotDue
 		}

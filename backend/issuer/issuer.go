@@ -36,7 +36,7 @@ var (
 // token in an error.
 type Issuer interface {
 	// Issue mints a token described by desc that dies at expires, which is in
-	// whole seconds. desc is unique to the call and holds printable ASCII only.
+	// whole seconds; the zero time is for never. desc is unique to the call and holds printable ASCII only.
 	// Unless the error wraps ErrRefused the token may exist although Issue
 	// failed, and desc is then all that List can find it by.
 	Issue(ctx context.Context, desc string, expires time.Time) (Token, error)
