@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestAGateLetsInAsManyAsAllowed(t *testing.T) {
@@ -41,12 +44,15 @@ func TestAGateLetsInAsManyAsAllowed(t *testing.T) {
 func TestAGateIsFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
-		var order []int
+		var mu sync.Mutex
+		var order []int // guarded by mu
 		mustEnter(t, &g, 1)
 		for i := range 5 {
 			go func() {
 				if g.enter(t.Context(), 1) == nil {
+					mu.Lock()
 					order = append(order, i)
+					mu.Unlock()
 					g.leave()
 				}
 			}()
@@ -54,10 +60,10 @@ func TestAGateIsFirstComeFirstServed(t *testing.T) {
 		}
 		g.leave()
 		synctest.Wait()
-		for i := range order {
-			if order[i] != i || len(order) != 5 {
-				t.Fatalf("order %v", order)
-			}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff([]int{0, 1, 2, 3, 4}, order); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
@@ -66,18 +72,18 @@ func TestEachWaiterBringsALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g gate
 		mustEnter(t, &g, 0) // stands for 1
-		entered := 0
+		var entered atomic.Int32
 		for _, limit := range []int{2, 1, 4} {
 			go func() {
 				if g.enter(t.Context(), limit) == nil {
-					entered++
+					entered.Add(1)
 				}
 			}()
 			synctest.Wait()
 		}
-		for _, want := range []int{1, 1, 3} { // 1 waits until it is alone, 4 behind it
-			if entered != want {
-				t.Errorf("%d entered, want %d", entered, want)
+		for _, want := range []int32{1, 1, 3} { // 1 waits until it is alone, 4 behind it
+			if got := entered.Load(); got != want {
+				t.Errorf("%d entered, want %d", got, want)
 			}
 			g.leave()
 			synctest.Wait()

@@ -14,8 +14,13 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// maxEntry bounds one entry of a list, and what is skipped around the list.
-const maxEntry = 1 << 20
+const (
+	// maxEntry bounds one entry of a list, and one line beside the list.
+	maxEntry = 1 << 20
+
+	// maxLines bounds the lines before and after a list.
+	maxLines = 1000
+)
 
 var (
 	errNotList     = errors.New("influxctl management list: the answer is not a list in JSON")
@@ -84,7 +89,7 @@ func listError(err error) error {
 // nothing at all and null are an empty list.
 func skipToArray(in *bufio.Reader) (found bool, err error) {
 	words := false
-	for skipped := 0; skipped < maxEntry; {
+	for range maxLines {
 		start, err := in.Peek(64)
 		switch {
 		case err != nil && err != io.EOF:
@@ -92,10 +97,10 @@ func skipToArray(in *bufio.Reader) (found bool, err error) {
 		case arrayStart.Match(start):
 			return true, nil
 		case nullLine.Match(start):
-			return false, afterNull(in)
+			_, _ = in.Discard(bytes.Index(start, []byte("null")) + len("null")) // which was seen
+			return false, onlyLog(in)
 		}
-		n, blank, err := skipLine(in)
-		skipped += n
+		blank, err := skipLine(in)
 		words = words || !blank
 		switch {
 		case err == io.EOF && !words:
@@ -109,31 +114,16 @@ func skipToArray(in *bufio.Reader) (found bool, err error) {
 	return false, errNotList
 }
 
-// afterNull reads what follows the word.
-func afterNull(in *bufio.Reader) error {
-	for {
-		switch _, blank, err := skipLine(in); {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case !blank:
-			return onlyLog(in)
-		}
-	}
-}
-
 // onlyLog reads the rest, which may be nothing but lines of a log: a second
 // list there would be missed.
 func onlyLog(in *bufio.Reader) error {
-	for skipped := 0; skipped < maxEntry; {
+	for range maxLines {
 		start, err := in.Peek(16)
 		if err != nil && err != io.EOF {
 			return err
 		}
 		log := logLine.Match(start)
-		n, blank, err := skipLine(in)
-		skipped += n
+		blank, err := skipLine(in)
 		switch {
 		case !blank && !log:
 			return errNotList
@@ -146,18 +136,18 @@ func onlyLog(in *bufio.Reader) error {
 	return errNotList
 }
 
-// skipLine reads to the end of the line.
-func skipLine(in *bufio.Reader) (n int, blank bool, err error) {
+// skipLine reads to the end of the line and reports whether that was blank.
+func skipLine(in *bufio.Reader) (blank bool, err error) {
 	blank = true
-	for n < maxEntry {
+	for n := 0; n < maxEntry; {
 		part, err := in.ReadSlice('\n')
 		n += len(part)
 		blank = blank && len(bytes.TrimSpace(part)) == 0
 		if err != bufio.ErrBufferFull {
-			return n, blank, err
+			return blank, err
 		}
 	}
-	return n, blank, errNotList
+	return blank, errNotList
 }
 
 // A bounded reader fails when the decoder asks for more than an entry may be

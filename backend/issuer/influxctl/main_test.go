@@ -3,6 +3,7 @@
 package influxctl
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,23 @@ func TestMain(m *testing.M) {
 		}
 		syscall.Exit(simulator.Main(os.Args))
 	}
+	if os.Args[0] == hostName {
+		os.Exit(host(os.Args[1], os.Args[2]))
+	}
 	os.Exit(m.Run())
+}
+
+// hostName is the first argument of the test binary when it is to be a program
+// with a driver in it, as the plugin is.
+const hostName = "driver-host"
+
+func host(program, scratch string) int {
+	d := New(Config{Path: program, Dir: scratch})
+	if err := d.Open(issuer.Cluster{}).List(context.Background(), func(issuer.Info) error { return nil }); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // A script says what a scripted influxctl does, by the verb that is its last

@@ -97,7 +97,7 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 	go func() {
 		defer close(ended)
 		_ = cmd.Wait() // what it can say, cmd.ProcessState says better
-		killGroup(cmd.Process)
+		_ = killGroup(cmd.Process) // for grandchildren, if there are any
 		stdout.end()
 	}()
 	readErr := j.read(stdout)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -287,8 +288,27 @@ func TestAnIDThatCouldBeAFlagIsNotRun(t *testing.T) {
 	}
 }
 
-func TestTheEndOfAProgramKillsItsRuns(t *testing.T) {
-	if attributes := processAttributes(); attributes.Pdeathsig == 0 || !attributes.Setpgid {
-		t.Errorf("%+v", attributes)
+func TestARunDiesWithTheProcessThatStartedItAndItsProfileIsSwept(t *testing.T) {
+	s := newStage(t, script{"list": {Hang: true, Touch: "begun"}})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
+	host := exec.CommandContext(t.Context(), self)
+	host.Args = []string{hostName, s.program, s.scratch}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.waitFor("begun")
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait() // killed
+	if left, err := os.ReadDir(s.scratch); err != nil || len(left) != 1 {
+		t.Fatalf("left %v, %v: not killed in time", left, err)
+	}
+	if _, err := s.Program(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.nothingLeft()
 }

@@ -11,19 +11,22 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-func TestAProfileHoldsWhatTheProductNeeds(t *testing.T) {
-	all := issuer.Cluster{
+var (
+	everything = issuer.Cluster{
 		Product: issuer.Clustered, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086",
 		Root: issuer.NewSecret(`M.V1."quoted'\n` + "\n[[profile]]"), CACert: "CA", ClientCert: "CERT", ClientKey: issuer.NewSecret("KEY"),
 		InsecureTLS: true, DisableTLS: true,
 	}
-	dedicated := issuer.Cluster{Product: issuer.Dedicated, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086", Root: issuer.NewSecret("M.V1.r")}
+	needed = issuer.Cluster{Product: issuer.Dedicated, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086", Root: issuer.NewSecret("M.V1.r")}
+)
+
+func TestAProfileHoldsWhatTheProductNeeds(t *testing.T) {
 	for _, c := range []struct {
 		cluster issuer.Cluster
 		want    string
 		files   map[string]string
 	}{
-		{all, `[[profile]]
+		{everything, `[[profile]]
 name = 'vault'
 product = 'clustered'
 account_id = 'acc'
@@ -39,7 +42,7 @@ cert = 'DIR/cert.pem'
 key = 'DIR/key.pem'
 ca = 'DIR/ca.pem'
 `, map[string]string{"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "KEY"}},
-		{dedicated, `[[profile]]
+		{needed, `[[profile]]
 name = 'vault'
 product = 'dedicated'
 account_id = 'acc'

@@ -45,7 +45,7 @@ func processState(pid int) (start uint64, state byte, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	const stateField, startField = 3 - 3, 22 - 3
+	const stateField, startField = 0, 19 // the third and the 22nd of all
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) <= startField {
 		return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))

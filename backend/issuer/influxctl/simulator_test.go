@@ -245,7 +245,6 @@ func TestTwoHundredRevocationsTakeFewProcesses(t *testing.T) {
 			ids = append(ids, token.ID)
 		}
 	}
-	s.SetFaults(simulator.Faults{Revoke: simulator.Fault{Latency: simulator.Duration(200 * time.Millisecond)}})
 	bad := ids[n/2]
 	s.SetFaults(simulator.Faults{
 		Revoke:       simulator.Fault{Latency: simulator.Duration(200 * time.Millisecond)},
@@ -297,10 +296,14 @@ func TestWhatIsDeadAlreadyIsRevoked(t *testing.T) {
 
 func TestAListThatLagsAfterARevocationIsLookedAtAgain(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
-	a, b := s.mustIssue("a"), s.mustIssue("b")
+	old := simulator.Token{Kind: simulator.Management, CreatedAt: time.Now().Add(-time.Hour)}
+	a, b := s.AddToken(old), s.AddToken(old)
 	s.SetFaults(simulator.Faults{ListLag: simulator.Duration(400 * time.Millisecond)})
 	if failed := s.open().Revoke(t.Context(), a.ID, b.ID); len(failed) > 0 {
 		t.Errorf("failed: %v", failed)
+	}
+	if n := s.runsOf("list"); n < 2 {
+		t.Errorf("%d lists", n)
 	}
 }
 
