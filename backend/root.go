@@ -89,9 +89,7 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 	case !under && !c.rotationDue(now):
 		b.root.look(c.nextLook(now))
 		return
-	case under:
-		err = b.spare(ctx, s, r)
-	default:
+	case !under:
 		r, err = b.startRotation(ctx, s, c)
 	}
 	if err == nil {

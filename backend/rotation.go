@@ -198,7 +198,7 @@ func (b *backend) storeRotation(ctx context.Context, s logical.Storage, r rotati
 	if err := s.Put(ctx, entry); err != nil {
 		return fmt.Errorf("store the new root token: %w", err)
 	}
-	return b.spare(ctx, s, r)
+	return nil
 }
 
 // spare keeps the ledger from acting on the new root token while the rotation
@@ -225,6 +225,9 @@ func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotat
 	case r.OldID:
 	default:
 		return errors.Join(errDisplaced, b.cancelRotation(ctx, s, r))
+	}
+	if err := b.spare(ctx, s, r); err != nil {
+		return err
 	}
 	if err := b.proveRoot(ctx, c, r); err != nil {
 		if b.now().After(r.StartedAt.Add(rotationPatience)) {

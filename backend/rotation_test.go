@@ -61,6 +61,24 @@ func TestTheRootTokenIsRotated(t *testing.T) {
 	})
 }
 
+func TestTheOldRootTokenLivesForTheOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.write("config", map[string]any{"rotation_overlap": "10m"})
+		e.write("config/rotate-root", nil)
+		e.pass(5 * time.Minute)
+		e.restart()
+		e.pass(4 * time.Minute)
+		if !e.cluster.Alive(e.root.Secret) {
+			t.Error("the old root token died before the overlap was over")
+		}
+		e.pass(2 * time.Minute)
+		if e.cluster.Alive(e.root.Secret) {
+			t.Error("the old root token outlived the overlap")
+		}
+	})
+}
+
 func TestARotationNeedsTheRootTokensID(t *testing.T) {
 	e := ready(t, nil)
 	e.write("config", map[string]any{"mgmt_token": e.root.Secret.Reveal(), "mgmt_token_id": "", "verify": false})
