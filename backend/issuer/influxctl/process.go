@@ -96,7 +96,7 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // what it can say, cmd.ProcessState says better
+		_ = cmd.Wait()             // what it can say, cmd.ProcessState says better
 		_ = killGroup(cmd.Process) // for grandchildren, if there are any
 		stdout.end()
 	}()
