@@ -237,7 +237,7 @@ func (l *ledger) loadRecord(ctx context.Context, s logical.Storage, role, nonce 
 	case err != nil:
 		return err
 	}
-	if r.State == owed && r.Attempts > 0 {
+	if r.State == owed {
 		r.Due = time.Time{} // a start is as good a moment to try again as any
 	}
 	l.index.set(r)

@@ -41,6 +41,7 @@ type Fake struct {
 	mu     sync.Mutex // guards what follows
 	hook   Hook
 	lag    time.Duration
+	spread time.Duration
 	tokens map[string]*fakeToken
 	order  []*fakeToken
 	calls  map[Step]int
@@ -86,6 +87,13 @@ func (f *Fake) SetLag(d time.Duration) {
 	f.lag = d
 }
 
+// SetSpread makes the cluster refuse a fresh token as a root for d.
+func (f *Fake) SetSpread(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spread = d
+}
+
 // Kill revokes a token behind everybody's back.
 func (f *Fake) Kill(id string) {
 	f.mu.Lock()
@@ -108,12 +116,24 @@ func (f *Fake) Alive(secret issuer.Secret) bool {
 }
 
 func (f *Fake) alive(secret issuer.Secret) bool {
+	t := f.find(secret)
+	return t != nil && !t.Dead(f.now())
+}
+
+// accepts reports whether the secret is good for a root.
+func (f *Fake) accepts(secret issuer.Secret) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alive(secret) && !f.find(secret).CreatedAt.Add(f.spread).After(f.now())
+}
+
+func (f *Fake) find(secret issuer.Secret) *fakeToken {
 	for _, t := range f.order {
 		if t.secret == secret.Reveal() {
-			return !t.Dead(f.now())
+			return t
 		}
 	}
-	return false
+	return nil
 }
 
 // Tokens returns all tokens ever made, oldest first.
@@ -165,7 +185,7 @@ func (f fakeIssuer) enter(ctx context.Context, step Step) error {
 	if err := f.at(ctx, step); err != nil {
 		return err
 	}
-	if !f.Alive(f.root) {
+	if !f.accepts(f.root) {
 		return issuer.ErrUnauthorized
 	}
 	return nil
