@@ -99,7 +99,7 @@ func (b *backend) issue(ctx context.Context, c config, r record) (issuer.Token, 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
-	return b.issuerOf(c).Issue(ctx, r.Description, r.ExpiresAt)
+	return b.issuerOf(c).Issue(ctx, issuer.Request{Description: r.Description, ExpiresAt: r.ExpiresAt})
 }
 
 // hold makes the record of a fresh token live, from the lease's start.

@@ -72,10 +72,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return b.Backend.HandleRequest(ctx, req)
 }
 
-// HandleExistenceCheck is asked before a request is handled.
+// HandleExistenceCheck is asked before a request is handled. Core answers its
+// errors with "internal error", so that HandleRequest must refuse.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	if err := refuseOddSecrets(req); err != nil {
-		return false, false, err
+	if refuseOddSecrets(req) != nil {
+		return true, true, nil
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }

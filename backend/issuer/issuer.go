@@ -35,11 +35,10 @@ var (
 // leaving no process or connection behind, never retry a mint, and never put a
 // token in an error.
 type Issuer interface {
-	// Issue mints a token described by desc that dies at expires, which is in
-	// whole seconds; the zero time is for never. desc is unique to the call and holds printable ASCII only.
-	// Unless the error wraps ErrRefused the token may exist although Issue
-	// failed, and desc is then all that List can find it by.
-	Issue(ctx context.Context, desc string, expires time.Time) (Token, error)
+	// Issue mints a token. Unless the error wraps ErrRefused the token may exist
+	// although Issue failed, and r's description is then all that List can find
+	// it by.
+	Issue(ctx context.Context, r Request) (Token, error)
 
 	// Revoke kills the tokens ids. A token that is dead already is not an
 	// error. The result holds an error for each id that may still be alive;
@@ -96,6 +95,7 @@ type Cluster struct {
 	ClusterID string
 	Host      string // without scheme or port
 	Port      string
+	APIURL    string // origin of the HTTP Management API
 
 	Root Secret // the token that mints and revokes the others
 
@@ -107,6 +107,16 @@ type Cluster struct {
 
 	Timeout     time.Duration // of one request to the cluster
 	MaxParallel int           // requests at a time
+}
+
+// A Request says what token is asked for.
+type Request struct {
+	Description string    // unique to the request; printable ASCII
+	ExpiresAt   time.Time // when the token dies, in whole seconds; zero: never
+
+	// Read and Write are the databases that a database token may read and
+	// write; "*" is all of them. A management token knows no such limits.
+	Read, Write []string
 }
 
 // A Token is a token just minted. It is the only place where its secret ever

@@ -3,6 +3,8 @@ package influxctl
 import (
 	"strings"
 	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
 // influxctl parses with urfave/cli v2: global flags stand before the command,
@@ -25,13 +27,14 @@ func managementArgs(profile string, timeout time.Duration, verb string, rest ...
 }
 
 // createArgs is what follows `management create`. The time is in UTC and whole
-// seconds, the one form that every version reads alike.
-func createArgs(desc string, expires time.Time) []string {
-	return []string{
-		"--description=" + desc,
-		"--expires-at=" + expires.UTC().Format("2006-01-02T15:04:05Z"),
-		"--format", "json",
+// seconds, the one form that every version reads alike. Without one the token
+// never expires.
+func createArgs(r issuer.Request) []string {
+	args := []string{"--description=" + r.Description}
+	if !r.ExpiresAt.IsZero() {
+		args = append(args, "--expires-at="+r.ExpiresAt.UTC().Format("2006-01-02T15:04:05Z"))
 	}
+	return append(args, "--format", "json")
 }
 
 // listArgs is what follows `management list`.

@@ -32,9 +32,9 @@ var _ issuer.Issuer = (*cluster)(nil)
 
 // Issue runs `management create`, and `management list` if the answer lacks the
 // token's id.
-func (c *cluster) Issue(ctx context.Context, desc string, expires time.Time) (issuer.Token, error) {
+func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
 	var stdout []byte
-	stderr, err := c.manage(ctx, "create", createArgs(desc, expires), func(r io.Reader) (err error) {
+	stderr, err := c.manage(ctx, "create", createArgs(r), func(r io.Reader) (err error) {
 		stdout, err = readBounded(r)
 		return err
 	})
@@ -50,7 +50,7 @@ func (c *cluster) Issue(ctx context.Context, desc string, expires time.Time) (is
 	case token.ID != "":
 		return token, nil
 	}
-	if token.ID, err = c.idOf(ctx, desc, token.Secret.Reveal()); err != nil {
+	if token.ID, err = c.idOf(ctx, r.Description, token.Secret.Reveal()); err != nil {
 		// Not %w: a refusal of the list does not mean that nothing was minted.
 		return issuer.Token{}, fmt.Errorf("influxctl management create did not say the token's id: %v", err)
 	}

@@ -25,7 +25,7 @@ const minted = "M.V1.newNEW123newNEW123newNEW123+/="
 const created = `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"` + minted + `"}`
 
 func (s *stage) issue(ctx context.Context) (issuer.Token, error) {
-	return s.open().Issue(ctx, "-desc \"quoted\"", time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC))
+	return s.open().Issue(ctx, issuer.Request{Description: "-desc \"quoted\"", ExpiresAt: time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)})
 }
 
 func (s *stage) mustNotQuote(err error) {
@@ -100,7 +100,7 @@ func TestAHangEndsAtItsDeadline(t *testing.T) {
 	where := s.cluster()
 	where.Timeout = 100 * time.Millisecond
 	begun := time.Now()
-	_, err := s.Open(where).Issue(t.Context(), "desc", time.Now())
+	_, err := s.Open(where).Issue(t.Context(), issuer.Request{Description: "desc", ExpiresAt: time.Now()})
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)
 	}
@@ -252,7 +252,7 @@ func TestWhoeverWaitsForRoomCanLeave(t *testing.T) {
 	defer cancel()
 	other := where
 	other.AccountID = "another mount's"
-	if _, err := s.Open(other).Issue(ctx, "desc", time.Now()); !errors.Is(err, issuer.ErrRefused) {
+	if _, err := s.Open(other).Issue(ctx, issuer.Request{Description: "desc", ExpiresAt: time.Now()}); !errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)
 	}
 	stop()

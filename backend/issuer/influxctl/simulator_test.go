@@ -94,7 +94,7 @@ func (s *simulation) leftovers() (left []string) {
 }
 
 func (s *simulation) issue(desc string) (issuer.Token, error) {
-	return s.open().Issue(s.t.Context(), desc, time.Now().Add(time.Hour).Truncate(time.Second))
+	return s.open().Issue(s.t.Context(), issuer.Request{Description: desc, ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Second)})
 }
 
 func (s *simulation) mustIssue(desc string) issuer.Token {

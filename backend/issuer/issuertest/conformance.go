@@ -17,6 +17,9 @@ type Subject struct {
 	Issuer  issuer.Issuer
 	Refused issuer.Issuer // on the same cluster, with a root token it does not accept
 
+	// Read and Write are what the tokens to be minted may do, where that is asked.
+	Read, Write []string
+
 	// Secrets that must stand in no error, the root token first of all.
 	Secrets []issuer.Secret
 
@@ -69,9 +72,13 @@ func (x *examiner) remember(token issuer.Token) {
 // lifetime leaves room for slow clusters, and none for forgotten tokens.
 const lifetime = 10 * time.Minute
 
+func (x *examiner) request(desc string, expires time.Time) issuer.Request {
+	return issuer.Request{Description: desc, ExpiresAt: expires, Read: x.Read, Write: x.Write}
+}
+
 func (x *examiner) issue(desc string) issuer.Token {
 	x.Helper()
-	token, err := x.Issuer.Issue(x.Context(), desc, expiry())
+	token, err := x.Issuer.Issue(x.Context(), x.request(desc, expiry()))
 	x.noLeak(err)
 	if err != nil {
 		x.Fatalf("issue %q: %v", desc, err)
@@ -149,7 +156,7 @@ func unique(desc string) string { return "[conformance:" + rand.Text() + "] " + 
 
 func (x *examiner) listed() {
 	desc, expires := unique("listed"), expiry()
-	token, err := x.Issuer.Issue(x.Context(), desc, expires)
+	token, err := x.Issuer.Issue(x.Context(), x.request(desc, expires))
 	if err != nil {
 		x.Fatal(err)
 	}
@@ -232,7 +239,7 @@ func (x *examiner) unknown() {
 func (x *examiner) refused() {
 	kept, desc := unique("kept"), unique("refused")
 	token := x.issue(kept)
-	_, err := x.Refused.Issue(x.Context(), desc, expiry())
+	_, err := x.Refused.Issue(x.Context(), x.request(desc, expiry()))
 	x.mustBeUnauthorized("issue", err)
 	x.mustBeUnauthorized("revoke", x.Refused.Revoke(x.Context(), token.ID)[token.ID])
 	x.mustBeUnauthorized("list", x.Refused.List(x.Context(), func(issuer.Info) error { return nil }))
@@ -259,7 +266,7 @@ func (x *examiner) done() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, err := x.Issuer.Issue(ctx, unique("late"), expiry())
+		_, err := x.Issuer.Issue(ctx, x.request(unique("late"), expiry()))
 		if !errors.Is(err, issuer.ErrRefused) {
 			x.Errorf("issue under a context that was done: %v", err)
 		}
@@ -285,7 +292,7 @@ func (x *examiner) concurrent() {
 	for range n {
 		all.Go(func() {
 			desc := unique("concurrent")
-			token, err := x.Issuer.Issue(x.Context(), desc, expiry())
+			token, err := x.Issuer.Issue(x.Context(), x.request(desc, expiry()))
 			if err != nil {
 				x.Error(err)
 				return

@@ -191,14 +191,14 @@ func (f fakeIssuer) enter(ctx context.Context, step Step) error {
 	return nil
 }
 
-func (f fakeIssuer) Issue(ctx context.Context, desc string, expires time.Time) (issuer.Token, error) {
+func (f fakeIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
 	if err := ctx.Err(); err != nil {
 		return issuer.Token{}, fmt.Errorf("%w: %w", issuer.ErrRefused, err)
 	}
 	if err := f.enter(ctx, BeforeIssue); err != nil {
 		return issuer.Token{}, err
 	}
-	token := f.Add(desc, expires)
+	token := f.Add(r.Description, r.ExpiresAt)
 	if err := f.at(ctx, AfterIssue); err != nil {
 		return issuer.Token{}, err
 	}
