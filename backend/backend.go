@@ -1,5 +1,5 @@
-// Package backend is the InfluxDB 3 secrets engine: it mints management tokens
-// under a Vault lease and revokes them when the lease ends.
+// Package backend is the InfluxDB 3 secrets engine: it mints management and
+// database tokens under a Vault lease and revokes them when the lease ends.
 //
 // It keeps two promises, in this order. No token outlives its lease: a record
 // in the ledger precedes every token and stays until the token is known to be
@@ -22,14 +22,20 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// Management is the kind of token that has full administrative power over an
-// account or cluster.
-const Management = "management"
+// The kinds of tokens.
+const (
+	// Management tokens have full administrative power over an account or
+	// cluster, and none over data.
+	Management = "management"
+
+	// Database tokens read and write the data of databases.
+	Database = "database"
+)
 
 // Options is what the engine is made of.
 type Options struct {
 	Version string                   // of the plugin, as `vault plugin list` shows it: a semantic version with a leading v
-	Drivers map[string]issuer.Driver // by kind of token; there must be one for Management
+	Drivers map[string]issuer.Driver // by kind of token; one for Management, one for Database
 	Now     func() time.Time         // the clock; nil for the system's
 }
 
@@ -110,22 +116,28 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 const help = `
-The InfluxDB secrets engine mints management tokens of InfluxDB 3 Cloud
-Dedicated and InfluxDB Clustered under a lease, and revokes them when the lease
-ends.
+The InfluxDB secrets engine mints management tokens and database tokens of
+InfluxDB 3 Cloud Dedicated and InfluxDB Clustered under a lease, and revokes
+them when the lease ends.
 
     vault write influxdb/config product=dedicated account_id=… cluster_id=… mgmt_token=@root-token
     vault write -f influxdb/config/check
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault read influxdb/creds/automation
+    vault write influxdb/roles/telegraf token_type=database write_databases=metrics
 
-A management token has full administrative power. Its expires_at, fixed at its
-birth, lies shortly after the last moment its lease can have, so that it dies
-even if nothing is left to revoke it.
+A management token has full administrative power over an account or a cluster;
+most applications want a database token, which reads and writes the databases
+that its role names. A token's expires_at, fixed at its birth, lies shortly after
+the last moment its lease can have, so that it dies even if nothing is left to
+revoke it.
 `
 
-// issuerOf returns what mints and revokes on the configured cluster.
-func (b *backend) issuerOf(c config) issuer.Issuer { return b.drivers[Management].Open(c.Cluster) }
+// issuerOf returns what mints, lists and revokes tokens of a kind on the
+// configured cluster.
+func (b *backend) issuerOf(c config, kind string) issuer.Issuer {
+	return b.drivers[kind].Open(c.Cluster)
+}
 
 // event tells Vault's event subscribers of an act. That nobody may hear it, or
 // that this server has no events, is not an error.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -52,6 +53,7 @@ type storedConfig struct {
 	ClusterID     string    `json:"cluster_id,omitempty"`
 	Host          string    `json:"host,omitempty"`
 	Port          string    `json:"port,omitempty"`
+	APIURL        string    `json:"api_url,omitempty"`
 	MgmtToken     string    `json:"mgmt_token"`
 	RootID        string    `json:"mgmt_token_id,omitempty"`
 	RootExpiresAt time.Time `json:"mgmt_token_expires_at,omitzero"`
@@ -74,7 +76,7 @@ type storedConfig struct {
 func (c config) entry() (*logical.StorageEntry, error) {
 	return logical.StorageEntryJSON(configKey, storedConfig{
 		Version: configVersion,
-		Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, Host: c.Host, Port: c.Port,
+		Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, Host: c.Host, Port: c.Port, APIURL: c.APIURL,
 		MgmtToken: c.Root.Reveal(), RootID: c.RootID, RootExpiresAt: c.RootExpiresAt,
 		CACert: c.CACert, ClientCert: c.ClientCert, ClientKey: c.ClientKey.Reveal(),
 		InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
@@ -95,7 +97,7 @@ func configFrom(e *logical.StorageEntry) (config, error) {
 	}
 	return config{
 		Cluster: issuer.Cluster{
-			Product: s.Product, AccountID: s.AccountID, ClusterID: s.ClusterID, Host: s.Host, Port: s.Port,
+			Product: s.Product, AccountID: s.AccountID, ClusterID: s.ClusterID, Host: s.Host, Port: s.Port, APIURL: s.APIURL,
 			Root:   issuer.NewSecret(s.MgmtToken),
 			CACert: s.CACert, ClientCert: s.ClientCert, ClientKey: issuer.NewSecret(s.ClientKey),
 			InsecureTLS: s.InsecureTLS, DisableTLS: s.DisableTLS,
@@ -141,7 +143,7 @@ func loadConfig(ctx context.Context, s logical.Storage) (config, error) {
 // place is where the root token is sent and what is trusted to be there.
 func (c config) place() issuer.Cluster {
 	return issuer.Cluster{
-		Product: c.Product, Host: c.Host, Port: c.Port,
+		Product: c.Product, Host: c.Host, Port: c.Port, APIURL: c.APIURL,
 		CACert: c.CACert, InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
 	}
 }
@@ -211,11 +213,19 @@ func (c config) validateAddress() error {
 	if c.Host != "" && net.ParseIP(c.Host) == nil && !hostPattern.MatchString(c.Host) {
 		return errors.New("host must be a host name or an address alone, like cluster.example.com; a port goes into port")
 	}
-	if c.Port == "" {
+	if n, err := strconv.Atoi(c.Port); c.Port != "" && (err != nil || n < 1 || n > 65535) {
+		return errors.New("port must be a number between 1 and 65535")
+	}
+	if c.APIURL == "" {
 		return nil
 	}
-	if n, err := strconv.Atoi(c.Port); err != nil || n < 1 || n > 65535 {
-		return errors.New("port must be a number between 1 and 65535")
+	scheme := "https"
+	if c.DisableTLS {
+		scheme = "http"
+	}
+	u, err := url.Parse(c.APIURL)
+	if err != nil || u.Scheme != scheme || u.Hostname() == "" || (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() != c.APIURL {
+		return fmt.Errorf("api_url must be an origin and no more, like %s://cluster.example.com (http goes with disable_tls only)", scheme)
 	}
 	return nil
 }

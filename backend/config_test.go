@@ -55,7 +55,7 @@ func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
 	e := newEngine(t)
 	e.configure(map[string]any{"mgmt_token": " " + e.root.Secret.Reveal() + "\n", "request_timeout": "20s"})
 	want := map[string]any{
-		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "",
+		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "", "api_url": "",
 		"mgmt_token_id": e.root.ID, "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
 		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag,
 		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 40, "expiry_warning": 7 * 24 * 3600,
@@ -92,6 +92,12 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"host": "c.example.com\nport = 1"}, "host must be"},
 		{map[string]any{"host": "-c"}, "host must be"},
 		{map[string]any{"port": "0"}, "port must be"},
+		{map[string]any{"api_url": "cluster.example.com"}, "api_url must be an origin"},
+		{map[string]any{"api_url": "http://cluster.example.com"}, "api_url must be an origin"},
+		{map[string]any{"api_url": "https://cluster.example.com/api/v0"}, "api_url must be an origin"},
+		{map[string]any{"api_url": "https://cluster.example.com?x=y"}, "api_url must be an origin"},
+		{map[string]any{"api_url": "https://user:pass@cluster.example.com"}, "api_url must be an origin"},
+		{map[string]any{"api_url": "https://"}, "api_url must be an origin"},
 		{map[string]any{"port": "http"}, "port must be"},
 		{map[string]any{"ca_cert": "not PEM"}, "ca_cert: must be one certificate or more"},
 		{map[string]any{"ca_cert": key}, "ca_cert: must hold certificates only"},
@@ -168,6 +174,7 @@ func TestAStoredRootTokenNeverGoesToANewPlace(t *testing.T) {
 	}{
 		{nil, map[string]any{"host": "evil.example.com"}},
 		{nil, map[string]any{"port": "8443"}},
+		{nil, map[string]any{"api_url": "https://evil.example.com"}},
 		{nil, map[string]any{"insecure_tls": true}},
 		{nil, map[string]any{"ca_cert": cert}},
 		{nil, map[string]any{"product": "clustered", "host": "evil.example.com"}},

@@ -57,7 +57,7 @@ func TestACredentialSaysWhatItIs(t *testing.T) {
 		t.Errorf("description %q", desc)
 	}
 	want := map[string]any{
-		"token_id": h.id(), "description": desc, "product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "",
+		"token_id": h.id(), "description": desc, "product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "token_type": "management",
 		"expires_at": now.Add(time.Hour + 30*time.Second + time.Second - time.Nanosecond).Truncate(time.Second).UTC().Format(time.RFC3339),
 	}
 	if diff := cmp.Diff(want, h.Data); diff != "" {
@@ -116,7 +116,7 @@ func TestRolesAreCheckedAndReadBack(t *testing.T) {
 	}
 	e.write("roles/automation", map[string]any{"max_ttl": "8h"})
 	want := map[string]any{
-		"ttl": 3600, "max_ttl": 28800, "description": "{{.RoleName}} {{.DisplayName}}", "max_active": 0, "renewable": true,
+		"ttl": 3600, "max_ttl": 28800, "description": "{{.RoleName}} {{.DisplayName}}", "max_active": 0, "renewable": true, "token_type": "management",
 		"effective_ttl": 3600, "effective_ttl_limit": "ttl of the role",
 		"effective_max_ttl": 28800, "effective_max_ttl_limit": "max_ttl of the role",
 	}
@@ -143,6 +143,11 @@ func TestRolesAreCheckedAndReadBack(t *testing.T) {
 		{map[string]any{"description": ""}, "description:"},
 		{map[string]any{"description": strings.Repeat("x", 5000)}, "longer than 4096"},
 		{map[string]any{"max_active": -1}, "max_active"},
+		{map[string]any{"token_type": "admin"}, "token_type must be"},
+		{map[string]any{"read_databases": "metrics"}, "are for token_type=database"},
+		{map[string]any{"token_type": "database"}, "needs read_databases, write_databases or both"},
+		{map[string]any{"token_type": "database", "write_databases": strings.Repeat("x", 65)}, "not the name of a database"},
+		{map[string]any{"token_type": "database", "write_databases": []string{"a\nb"}}, "not the name of a database"},
 	} {
 		e.refuse(400, updateOp, "roles/automation", c.change, c.words)
 	}

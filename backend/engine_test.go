@@ -49,6 +49,7 @@ type engine struct {
 	t       *testing.T
 	clock   *clock
 	cluster *issuertest.Fake
+	data    *issuertest.Fake            // the same cluster's database tokens
 	others  map[string]*issuertest.Fake // by cluster id
 	root    issuer.Token
 	storage *storage
@@ -73,6 +74,7 @@ func newEngine(t *testing.T) *engine {
 	e.system.MaxLeaseTTLVal = 32 * 24 * time.Hour
 	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
 	e.cluster.Add("somebody's own", time.Time{})
+	e.data = issuertest.NewFakeOf(e.cluster)
 	e.restart()
 	e.tag = e.read("status").Data["mount_tag"].(string)
 	t.Cleanup(e.huntLeaks)
@@ -87,7 +89,7 @@ func (e *engine) restart() {
 	}
 	factory := backend.Factory(backend.Options{
 		Version: "v1.2.3",
-		Drivers: map[string]issuer.Driver{backend.Management: e},
+		Drivers: map[string]issuer.Driver{backend.Management: e, backend.Database: e.data},
 		Now:     e.clock.Now,
 	})
 	b, err := factory(context.Background(), &logical.BackendConfig{
@@ -318,7 +320,7 @@ func (e *engine) records() []string {
 
 // huntLeaks fails the test if a secret stands where none may.
 func (e *engine) huntLeaks() {
-	secrets := e.cluster.Secrets()
+	secrets := append(e.cluster.Secrets(), e.data.Secrets()...)
 	for _, fake := range e.others {
 		secrets = append(secrets, fake.Secrets()...)
 	}

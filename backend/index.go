@@ -16,11 +16,11 @@ type index struct {
 
 // An indexed is what the index holds of a record.
 type indexed struct {
-	role, nonce, tokenID string
-	state                state
-	due, expiresAt       time.Time
-	absent               bool // pending, and the token was looked for in vain
-	place                int  // in the queue
+	kind, role, nonce, tokenID string
+	state                      state
+	due, expiresAt             time.Time
+	absent                     bool // pending, and the token was looked for in vain
+	place                      int  // in the queue
 }
 
 func newIndex() *index {
@@ -31,7 +31,7 @@ func newIndex() *index {
 func (x *index) set(r record) {
 	x.remove(r.Nonce)
 	e := &indexed{
-		role: r.Role, nonce: r.Nonce, tokenID: r.TokenID,
+		kind: r.Kind, role: r.Role, nonce: r.Nonce, tokenID: r.TokenID,
 		state: r.State, due: r.Due, expiresAt: r.ExpiresAt, absent: r.Absences > 0,
 	}
 	x.byNonce[r.Nonce] = e

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -63,7 +64,13 @@ func (b *backend) kill(ctx context.Context, s logical.Storage, records ...record
 		}
 	}
 	maps.Copy(failed, b.trace(ctx, c, lost, byID))
-	maps.Copy(failed, b.revokeTokens(ctx, s, byID))
+	for _, kind := range []string{Management, Database} {
+		some := maps.Clone(byID)
+		maps.DeleteFunc(some, func(_ string, r record) bool { return r.Kind != kind })
+		if len(some) > 0 {
+			maps.Copy(failed, b.revokeTokens(ctx, s, kind, some))
+		}
+	}
 	return failed
 }
 
@@ -75,20 +82,22 @@ func failAll(records []record, err error) map[string]error {
 	return failed
 }
 
+// byKind sorts records by the kind of their tokens.
+func byKind(records iter.Seq[record]) map[string][]record {
+	kinds := map[string][]record{}
+	for r := range records {
+		kinds[r.Kind] = append(kinds[r.Kind], r)
+	}
+	return kinds
+}
+
 // trace looks for the tokens of records that do not know their ids, and adds
 // the living to byID.
 func (b *backend) trace(ctx context.Context, c config, lost []record, byID map[string]record) map[string]error {
-	failed := map[string]error{}
-	if len(lost) == 0 {
-		return failed
-	}
-	found, err := b.find(ctx, c, lost)
-	if err != nil {
-		return failAll(lost, err)
-	}
+	found, failed := b.find(ctx, c, lost)
 	for _, r := range lost {
 		seen, ok := found[r.Nonce]
-		if !ok && b.now().Before(r.IssuedAt.Add(certainlyAbsent)) {
+		if !ok && failed[r.Nonce] == nil && b.now().Before(r.IssuedAt.Add(certainlyAbsent)) {
 			failed[r.Nonce] = errAbsent
 		}
 		for _, id := range seen {
@@ -99,36 +108,40 @@ func (b *backend) trace(ctx context.Context, c config, lost []record, byID map[s
 }
 
 // find looks for tokens whose descriptions bear the records' nonces. A nonce
-// that the cluster lists has an entry, with the ids of the tokens alive.
-func (b *backend) find(ctx context.Context, c config, records []record) (map[string][]string, error) {
-	wanted := map[string]bool{}
-	for _, r := range records {
-		wanted[r.Nonce] = true
-	}
-	now, found := b.now(), map[string][]string{}
-	err := b.issuerOf(c).List(ctx, func(info issuer.Info) error {
-		nonce, ok := b.tag.nonce(info.Description)
-		if !ok || !wanted[nonce] {
+// that the cluster lists has an entry, with the ids of the tokens alive; failed
+// says of which nonces nothing could be learnt.
+func (b *backend) find(ctx context.Context, c config, records []record) (found map[string][]string, failed map[string]error) {
+	now := b.now()
+	found, failed = map[string][]string{}, map[string]error{}
+	for kind, some := range byKind(slices.Values(records)) {
+		wanted := map[string]bool{}
+		for _, r := range some {
+			wanted[r.Nonce] = true
+		}
+		err := b.issuerOf(c, kind).List(ctx, func(info issuer.Info) error {
+			nonce, ok := b.tag.nonce(info.Description)
+			if !ok || !wanted[nonce] {
+				return nil
+			}
+			alive := found[nonce]
+			if !info.Dead(now) {
+				alive = append(alive, info.ID)
+			}
+			found[nonce] = alive
 			return nil
+		})
+		b.health.saw("list", err, now)
+		if err != nil {
+			maps.Copy(failed, failAll(some, upstream("look for the token", err)))
 		}
-		alive := found[nonce]
-		if !info.Dead(now) {
-			alive = append(alive, info.ID)
-		}
-		found[nonce] = alive
-		return nil
-	})
-	b.health.saw("list", err, now)
-	return found, upstream("look for the token", err)
+	}
+	return found, failed
 }
 
-// revokeTokens revokes tokens by id, all but the root. What is the root is read
-// last of all, and under the lock that a change of it takes.
-func (b *backend) revokeTokens(ctx context.Context, s logical.Storage, byID map[string]record) map[string]error {
+// revokeTokens revokes tokens of one kind by id, all but the root. What is the
+// root is read last of all, and under the lock that a change of it takes.
+func (b *backend) revokeTokens(ctx context.Context, s logical.Storage, kind string, byID map[string]record) map[string]error {
 	failed := map[string]error{}
-	if len(byID) == 0 {
-		return failed
-	}
 	b.configMu.Lock()
 	c, err := loadConfig(ctx, s)
 	b.configMu.Unlock()
@@ -139,8 +152,11 @@ func (b *backend) revokeTokens(ctx context.Context, s logical.Storage, byID map[
 		failed[r.Nonce] = errIsRoot
 		delete(byID, c.RootID)
 	}
+	if len(byID) == 0 {
+		return failed
+	}
 	began := b.now()
-	errs := b.issuerOf(c).Revoke(ctx, slices.Sorted(maps.Keys(byID))...)
+	errs := b.issuerOf(c, kind).Revoke(ctx, slices.Sorted(maps.Keys(byID))...)
 	for id, r := range byID {
 		err := errs[id]
 		if errors.Is(err, issuer.ErrUnknown) {

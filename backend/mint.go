@@ -26,8 +26,7 @@ const (
 
 // An order is what a mint is asked for.
 type order struct {
-	role        string
-	maxActive   int
+	role        role
 	terms       terms
 	text        string // of the description, without the tag
 	displayName string
@@ -50,12 +49,12 @@ type minted struct {
 func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order) (minted, error) {
 	began := b.now()
 	r := b.intent(c, o, began)
-	if err := b.ledger.open(ctx, s, r, o.maxActive); err != nil {
+	if err := b.ledger.open(ctx, s, r, o.role.MaxActive); err != nil {
 		return minted{}, err
 	}
 	defer b.ledger.close(r.Nonce)
 
-	token, err := b.issue(ctx, c, r)
+	token, err := b.issue(ctx, c, r, o.role)
 	b.health.saw("mint", err, b.now())
 	if err != nil {
 		b.Logger().Warn("mint failed", "role", r.Role, "duration", b.now().Sub(began), "error", err)
@@ -81,7 +80,7 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 func (b *backend) intent(c config, o order, now time.Time) record {
 	nonce := newNonce()
 	return record{
-		Role: o.role, Nonce: nonce, State: pending,
+		Kind: o.role.Kind, Role: o.role.Name, Nonce: nonce, State: pending,
 		Description: b.tag.describe(nonce, o.text), Fingerprint: c.Fingerprint,
 		DisplayName: printable(o.displayName), EntityID: o.entityID,
 		IssuedAt: now, ExpiresAt: o.terms.ExpiresAt, Due: now.Add(pendingDue),
@@ -89,7 +88,7 @@ func (b *backend) intent(c config, o order, now time.Time) record {
 }
 
 // issue asks the cluster for the token, for as long as an answer can be of use.
-func (b *backend) issue(ctx context.Context, c config, r record) (issuer.Token, error) {
+func (b *backend) issue(ctx context.Context, c config, r record, of role) (issuer.Token, error) {
 	if err := ctx.Err(); err != nil {
 		return issuer.Token{}, fmt.Errorf("%w: %w", issuer.ErrRefused, err)
 	}
@@ -99,7 +98,9 @@ func (b *backend) issue(ctx context.Context, c config, r record) (issuer.Token, 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
-	return b.issuerOf(c).Issue(ctx, issuer.Request{Description: r.Description, ExpiresAt: r.ExpiresAt})
+	return b.issuerOf(c, r.Kind).Issue(ctx, issuer.Request{
+		Description: r.Description, ExpiresAt: r.ExpiresAt, Read: of.Read, Write: of.Write,
+	})
 }
 
 // hold makes the record of a fresh token live, from the lease's start.

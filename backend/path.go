@@ -30,6 +30,20 @@ func display(verb, suffix string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationPrefix: "influxdb", OperationVerb: verb, OperationSuffix: suffix}
 }
 
+// kindField is the field by which some paths are told which kind of token they
+// are about.
+var kindField = &framework.FieldSchema{
+	Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
+	Description: "The kind of token that this is about: `management` or `database`.",
+}
+
+func checkKind(kind string) error {
+	if kind != Management && kind != Database {
+		return badRequest("token_type must be %s or %s", Management, Database)
+	}
+	return nil
+}
+
 // answers declares a response with fields.
 func answers(status int, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{status: {{Description: http.StatusText(status), Fields: fields}}}

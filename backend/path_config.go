@@ -31,6 +31,7 @@ func (b *backend) pathConfig() *framework.Path {
 			"cluster_id": {Type: framework.TypeString, Description: "The cluster's UUID. Required for product=dedicated."},
 			"host":       {Type: framework.TypeString, Description: "The cluster's host name, without scheme or port. Required for product=clustered."},
 			"port":       {Type: framework.TypeString, Description: "The cluster's port. Default: what influxctl takes, 443."},
+			"api_url":    {Type: framework.TypeString, Description: "Where the HTTP Management API is, which mints database tokens: an origin, like https://cluster.example.com. Default: InfluxData's console for product=dedicated, the host for product=clustered."},
 			"mgmt_token": {
 				Type:         framework.TypeString,
 				Description:  "The root token: the management token that mints and revokes the others. Never returned. Must be given anew whenever the place it is sent to changes.",
@@ -62,7 +63,7 @@ func (b *backend) pathConfig() *framework.Path {
 			logical.UpdateOperation: operation(b.configWrite, "configure", noContent),
 			logical.ReadOperation: operation(b.configRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"product": {Type: framework.TypeString}, "account_id": {Type: framework.TypeString}, "cluster_id": {Type: framework.TypeString},
-				"host": {Type: framework.TypeString}, "port": {Type: framework.TypeString},
+				"host": {Type: framework.TypeString}, "port": {Type: framework.TypeString}, "api_url": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
 				"ca_cert": {Type: framework.TypeString}, "client_cert": {Type: framework.TypeString},
 				"insecure_tls": {Type: framework.TypeBool}, "disable_tls": {Type: framework.TypeBool},
@@ -83,8 +84,8 @@ settings (verify=false leaves that out), and a refusal stores nothing.
         account_id=… cluster_id=… mgmt_token=@root-token
 
 The root token is stored seal-wrapped and never returned. It goes only to the
-place it was configured with: whoever changes product, host, port, ca_cert,
-insecure_tls or disable_tls must know the token and give it anew.
+place it was configured with: whoever changes product, host, port, api_url,
+ca_cert, insecure_tls or disable_tls must know the token and give it anew.
 
 While the ledger holds tokens, the mount stays with its cluster: moving it, or
 deleting the config, needs force=true, or same_cluster=true if the cluster has
@@ -140,7 +141,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 func (c config) with(d *framework.FieldData) config {
 	for field, target := range map[string]*string{
 		"product": &c.Product, "account_id": &c.AccountID, "cluster_id": &c.ClusterID,
-		"host": &c.Host, "port": &c.Port, "ca_cert": &c.CACert, "client_cert": &c.ClientCert,
+		"host": &c.Host, "port": &c.Port, "api_url": &c.APIURL, "ca_cert": &c.CACert, "client_cert": &c.ClientCert,
 	} {
 		if v, ok := d.GetOk(field); ok {
 			*target = strings.TrimSpace(v.(string))
@@ -215,7 +216,7 @@ func (b *backend) mustHoldNothing(ctx context.Context, s logical.Storage, what s
 // the root token.
 func (b *backend) verify(ctx context.Context, c *config) (warnings []string, err error) {
 	now, found := b.now(), []issuer.Info(nil)
-	err = b.issuerOf(*c).List(ctx, func(info issuer.Info) error {
+	err = b.issuerOf(*c, Management).List(ctx, func(info issuer.Info) error {
 		if c.isRoot(info, now) && len(found) < 2 {
 			found = append(found, info)
 		}
@@ -276,7 +277,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		return fail(err)
 	}
 	data := map[string]any{
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port,
+		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port, "api_url": c.APIURL,
 		"mgmt_token_id": c.RootID, "ca_cert": c.CACert, "client_cert": c.ClientCert,
 		"insecure_tls": c.InsecureTLS, "disable_tls": c.DisableTLS,
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,

@@ -35,15 +35,18 @@ func (b *backend) pathConfigCheck() *framework.Path {
 	return &framework.Path{
 		Pattern:      "config/check",
 		DisplayAttrs: display("check", "configuration"),
+		Fields:       map[string]*framework.FieldSchema{"token_type": kindField},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: operation(b.configCheck, "check", answers(http.StatusOK, fields)),
 		},
 		HelpSynopsis: "Prove the set-up step by step, by minting a token that lives for minutes and revoking it.",
 		HelpDescription: `
     vault write -f influxdb/config/check
+    vault write influxdb/config/check token_type=database
 
 Whether a management token may mint others on a given cluster is documented
-nowhere. This finds out: it proves the vendor's program, lists the cluster's
+nowhere. This finds out: it proves the vendor's program (database tokens need
+none), lists the cluster's
 tokens, mints one with a short expiry, finds it by its tag, revokes it, and sees
 it dead. It stops at the first step that fails, and says which it is and what
 to do. The token stands in the ledger like any other, so that a check that is
@@ -56,6 +59,7 @@ cut short leaves nothing alive.
 type check struct {
 	*backend
 	storage logical.Storage
+	kind    string
 	config  config
 	record  record
 	began   time.Time // of the mint
@@ -83,12 +87,16 @@ var checkSteps = []checkStep{
 // their order.
 func (s checkStep) field(i int) string { return fmt.Sprintf("step_%d_%s", i+1, s.name) }
 
-func (b *backend) configCheck(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	kind := d.Get("token_type").(string)
+	if err := checkKind(kind); err != nil {
+		return fail(err)
+	}
 	c, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return fail(err)
 	}
-	k := &check{backend: b, storage: req.Storage, config: c, resp: &logical.Response{Data: map[string]any{}}}
+	k := &check{backend: b, storage: req.Storage, kind: kind, config: c, resp: &logical.Response{Data: map[string]any{}}}
 	var passed []string
 	for i, step := range checkSteps {
 		saw, err := step.prove(k, ctx)
@@ -106,7 +114,7 @@ func (b *backend) configCheck(ctx context.Context, req *logical.Request, _ *fram
 }
 
 func (k *check) program(ctx context.Context) (string, error) {
-	driver, ok := k.drivers[Management].(issuer.ProgramDriver)
+	driver, ok := k.drivers[k.kind].(issuer.ProgramDriver)
 	if !ok {
 		return "none is needed", nil
 	}
@@ -122,7 +130,7 @@ func (k *check) program(ctx context.Context) (string, error) {
 
 func (k *check) list(ctx context.Context) (string, error) {
 	n, alive := 0, 0
-	err := k.issuerOf(k.config).List(ctx, func(info issuer.Info) error {
+	err := k.issuerOf(k.config, k.kind).List(ctx, func(info issuer.Info) error {
 		n++
 		if !info.Dead(k.now()) {
 			alive++
@@ -135,13 +143,14 @@ func (k *check) list(ctx context.Context) (string, error) {
 
 func (k *check) create(ctx context.Context) (string, error) {
 	k.began = k.now()
+	recipe := role{Name: checkRole, Kind: k.kind} // of a database token without a database
 	t := terms{TTL: checkLifetime, Cap: checkLifetime, ExpiresAt: ceilSecond(k.began.Add(checkLifetime)).UTC()}
-	r := k.intent(k.config, order{role: checkRole, terms: t, text: "config/check"}, k.began)
+	r := k.intent(k.config, order{role: recipe, terms: t, text: "config/check"}, k.began)
 	if err := k.ledger.open(ctx, k.storage, r, 0); err != nil {
 		return "", err
 	}
 	defer k.ledger.close(r.Nonce)
-	token, err := k.issue(ctx, k.config, r)
+	token, err := k.issue(ctx, k.config, r, recipe)
 	k.health.saw("mint", err, k.now())
 	if err != nil {
 		return "", k.abandon(ctx, k.storage, r, err)
@@ -203,7 +212,7 @@ func (k *check) await(ctx context.Context, found func(issuer.Info) bool) (hit is
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	for wait := time.Second / 4; ; wait *= 2 {
-		err = k.issuerOf(k.config).List(ctx, func(info issuer.Info) error {
+		err = k.issuerOf(k.config, k.kind).List(ctx, func(info issuer.Info) error {
 			if n, ok := k.tag.nonce(info.Description); ok && n == k.record.Nonce && found(info) {
 				hit = info
 			}

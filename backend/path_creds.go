@@ -16,6 +16,7 @@ func (b *backend) pathCreds() *framework.Path {
 		"description": {Type: framework.TypeString, Required: true}, "expires_at": {Type: framework.TypeString, Required: true},
 		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true},
 		"cluster_id": {Type: framework.TypeString, Required: true}, "host": {Type: framework.TypeString, Required: true},
+		"token_type": {Type: framework.TypeString, Required: true},
 	})
 	return &framework.Path{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
@@ -61,14 +62,14 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return fail(badRequest("description of role %s: %v", r.Name, err))
 	}
-	m, err := b.mint(ctx, req.Storage, c, order{r.Name, r.MaxActive, t, text, req.DisplayName, req.EntityID})
+	m, err := b.mint(ctx, req.Storage, c, order{r, t, text, req.DisplayName, req.EntityID})
 	if err != nil {
 		return fail(fmt.Errorf("mint for role %s: %w", r.Name, err))
 	}
 	resp := b.Secret(secretType).Response(map[string]any{
 		"token": m.token.Secret.Reveal(), "token_id": m.token.ID,
 		"description": m.record.Description, "expires_at": timestamp(t.ExpiresAt),
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host,
+		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "token_type": r.Kind,
 	}, lease{r.Name, m.record.Nonce}.internalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = m.ttl, m.maxTTL
 	resp.Secret.Renewable = t.renewable() && m.ttl < m.maxTTL

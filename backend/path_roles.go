@@ -33,7 +33,13 @@ func (b *backend) pathRole() *framework.Path {
 			"ttl":         {Type: framework.TypeDurationSecond, Default: int(defaultTTL.Seconds()), Description: "How long a lease lasts, and the most that a renewal grants."},
 			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "How long a lease can last with all its renewals, and so how far away the token's own expiry lies. 0, the default: same as ttl, so that leases are not renewable."},
 			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "A template for the tokens' description, over .RoleName, .DisplayName, .EntityID and .MountPoint. The engine puts its tag before it and cuts it to what the tag leaves of 100 characters."},
-			"max_active":  {Type: framework.TypeInt, Description: "How many tokens of the role may exist at a time. 0, the default: no limit."},
+			"token_type": {
+				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
+				Description: "What kind of token: `management`, with full administrative power, or `database`, which reads and writes data.",
+			},
+			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "The databases that a database token may read, comma-separated; * for all."},
+			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "The databases that a database token may write, comma-separated; * for all."},
+			"max_active":      {Type: framework.TypeInt, Description: "How many tokens of the role may exist at a time. 0, the default: no limit."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.CreateOperation: operation(b.roleWrite, "write", noContent),
@@ -43,13 +49,15 @@ func (b *backend) pathRole() *framework.Path {
 				"description": {Type: framework.TypeString}, "max_active": {Type: framework.TypeInt},
 				"effective_ttl": {Type: framework.TypeDurationSecond}, "effective_ttl_limit": {Type: framework.TypeString},
 				"effective_max_ttl": {Type: framework.TypeDurationSecond}, "effective_max_ttl_limit": {Type: framework.TypeString},
-				"renewable": {Type: framework.TypeBool},
+				"renewable": {Type: framework.TypeBool}, "token_type": {Type: framework.TypeString},
+				"read_databases": {Type: framework.TypeStringSlice}, "write_databases": {Type: framework.TypeStringSlice},
 			})),
 			logical.DeleteOperation: operation(b.roleDelete, "delete", noContent),
 		},
 		HelpSynopsis: "Describe a kind of token that callers may ask for.",
 		HelpDescription: `
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
+    vault write influxdb/roles/telegraf token_type=database write_databases=metrics max_ttl=24h
 
 A token can never be extended, so its own expiry is set at its birth to the last
 moment its lease can have, max_ttl away, and a little more. A lease is renewed
@@ -87,7 +95,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 		return fail(err)
 	}
 	if !ok {
-		r = role{Name: name, TTL: defaultTTL, Description: defaultDescription}
+		r = role{Name: name, Kind: Management, TTL: defaultTTL, Description: defaultDescription}
 	}
 	r = r.with(d)
 	if err := r.validate(); err != nil {
@@ -122,6 +130,15 @@ func (r role) with(d *framework.FieldData) role {
 	if v, ok := d.GetOk("max_active"); ok {
 		r.MaxActive = v.(int)
 	}
+	if v, ok := d.GetOk("token_type"); ok {
+		r.Kind = v.(string)
+	}
+	if v, ok := d.GetOk("read_databases"); ok {
+		r.Read = v.([]string)
+	}
+	if v, ok := d.GetOk("write_databases"); ok {
+		r.Write = v.([]string)
+	}
 	return r
 }
 
@@ -135,7 +152,10 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	}
 	data := map[string]any{
 		"ttl": int(r.TTL.Seconds()), "max_ttl": int(r.MaxTTL.Seconds()),
-		"description": r.Description, "max_active": r.MaxActive,
+		"description": r.Description, "max_active": r.MaxActive, "token_type": r.Kind,
+	}
+	if r.Kind == Database {
+		data["read_databases"], data["write_databases"] = r.Read, r.Write
 	}
 	now, err := newTerms(r, 0, b.System().MaxLeaseTTL(), b.now())
 	if err != nil {

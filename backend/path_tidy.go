@@ -20,6 +20,7 @@ func (b *backend) pathTidy() *framework.Path {
 		Pattern:      "tidy",
 		DisplayAttrs: display("tidy", ""),
 		Fields: map[string]*framework.FieldSchema{
+			"token_type":     kindField,
 			"dry_run":        {Type: framework.TypeBool, Default: true, Description: "Only tell what would be done."},
 			"revoke_unknown": {Type: framework.TypeString, Description: "Also revoke live tokens that bear this mount's tag and stand in no record. Must be the mount's tag itself, as status shows it: the tokens of a Vault restored from this one's backup bear the same."},
 		},
@@ -39,7 +40,8 @@ func (b *backend) pathTidy() *framework.Path {
     vault write influxdb/tidy dry_run=false
     vault write influxdb/tidy dry_run=false revoke_unknown=<mount tag>
 
-Tells of three differences: unknown, live tokens that bear this mount's tag and
+Looks at one kind of token, the management tokens unless token_type=database
+says otherwise. Tells of three differences: unknown, live tokens that bear this mount's tag and
 stand in no record; dead, tokens in the ledger that the cluster lists as revoked
 or expired; not_listed, tokens in the ledger that the cluster does not list,
 which proves nothing, for a list may lag.
@@ -72,7 +74,11 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 	if err := b.ledger.load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	found, err := b.compare(ctx, c)
+	kind := d.Get("token_type").(string)
+	if err := checkKind(kind); err != nil {
+		return fail(err)
+	}
+	found, err := b.compare(ctx, c, kind)
 	if err != nil {
 		return fail(err)
 	}
@@ -81,7 +87,7 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 	if !dry {
 		forgotten, failures = b.forgetDead(ctx, req.Storage, found.dead)
 		if confirmed != "" {
-			n, err := b.revokeUnknown(ctx, req.Storage, found.unknown)
+			n, err := b.revokeUnknown(ctx, req.Storage, kind, found.unknown)
 			revoked, failures = n, errors.Join(failures, err)
 		}
 		b.Logger().Info("tidied", "listed", found.listed, "revoked", revoked, "forgotten", forgotten)
@@ -94,14 +100,16 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 }
 
 // compare streams the cluster's list past the ledger.
-func (b *backend) compare(ctx context.Context, c config) (comparison, error) {
+func (b *backend) compare(ctx context.Context, c config, kind string) (comparison, error) {
 	now := b.now()
 	found := comparison{missing: map[string]indexed{}}
 	for _, e := range b.ledger.all() {
-		found.missing[e.nonce] = e
+		if e.kind == kind {
+			found.missing[e.nonce] = e
+		}
 	}
 	found.held = len(found.missing)
-	err := b.issuerOf(c).List(ctx, func(info issuer.Info) error {
+	err := b.issuerOf(c, kind).List(ctx, func(info issuer.Info) error {
 		found.listed++
 		nonce, ours := b.tag.nonce(info.Description)
 		_, known := b.ledger.roleOf(nonce)
@@ -136,12 +144,15 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []inde
 
 // revokeUnknown revokes tokens that bear the mount's tag and stand in no
 // record, all but the root.
-func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, ids []string) (n int, err error) {
+func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, kind string, ids []string) (n int, err error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
 	unknown := map[string]record{}
 	for _, id := range ids {
 		unknown[id] = record{Nonce: id, TokenID: id, Role: "unknown"}
 	}
-	failed := b.revokeTokens(ctx, s, unknown)
+	failed := b.revokeTokens(ctx, s, kind, unknown)
 	for id, cause := range failed {
 		err = errors.Join(err, fmt.Errorf("%s: %w", id, cause))
 	}

@@ -36,7 +36,7 @@ func (b *backend) pathToken() *framework.Path {
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: operation(b.tokenRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
-				"role": {Type: framework.TypeString, Required: true}, "state": {Type: framework.TypeString, Required: true},
+				"token_type": {Type: framework.TypeString, Required: true}, "role": {Type: framework.TypeString, Required: true}, "state": {Type: framework.TypeString, Required: true},
 				"token_id": {Type: framework.TypeString}, "description": {Type: framework.TypeString, Required: true},
 				"cluster": {Type: framework.TypeString, Required: true}, "display_name": {Type: framework.TypeString}, "entity_id": {Type: framework.TypeString},
 				"issued_at": {Type: framework.TypeString, Required: true}, "lease_end": {Type: framework.TypeString}, "expires_at": {Type: framework.TypeString},
@@ -66,7 +66,7 @@ func (b *backend) tokensList(ctx context.Context, req *logical.Request, _ *frame
 	for _, e := range b.ledger.everything() {
 		keys = append(keys, e.nonce)
 		info[e.nonce] = map[string]any{
-			"role": e.role, "state": string(e.state), "token_id": e.tokenID, "expires_at": timestampOrNever(e.expiresAt, "never"),
+			"token_type": e.kind, "role": e.role, "state": string(e.state), "token_id": e.tokenID, "expires_at": timestampOrNever(e.expiresAt, "never"),
 		}
 	}
 	slices.Sort(keys)
@@ -101,7 +101,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 		return fail(err)
 	}
 	data := map[string]any{
-		"role": r.Role, "state": string(r.State), "token_id": r.TokenID, "description": r.Description, "cluster": r.Fingerprint,
+		"token_type": r.Kind, "role": r.Role, "state": string(r.State), "token_id": r.TokenID, "description": r.Description, "cluster": r.Fingerprint,
 		"display_name": r.DisplayName, "entity_id": r.EntityID, "attempts": r.Attempts, "last_failure": r.LastFailure,
 	}
 	for field, t := range map[string]time.Time{

@@ -36,6 +36,7 @@ const recordVersion = 1
 //	{"version":1,"role":"automation","nonce":"…","state":"live","token_id":"…","due":"…", …}
 type record struct {
 	Version     int       `json:"version"`
+	Kind        string    `json:"token_type"`
 	Role        string    `json:"role"`
 	Nonce       string    `json:"nonce"`
 	State       state     `json:"state"`
@@ -72,7 +73,7 @@ func recordFrom(e *logical.StorageEntry) (record, error) {
 	if r.Version > recordVersion {
 		return r, fmt.Errorf("record %s: %w", e.Key, newerVersion(r.Version))
 	}
-	if r.key() != e.Key {
+	if r.key() != e.Key || checkKind(r.Kind) != nil {
 		return r, fmt.Errorf("record %s: %w", e.Key, errDamaged)
 	}
 	return r, nil

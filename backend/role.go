@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -21,26 +23,31 @@ const (
 // A role is a named recipe for tokens.
 type role struct {
 	Name        string
+	Kind        string // of its tokens: Management or Database
 	TTL         time.Duration
 	MaxTTL      time.Duration // 0: same as TTL
 	Description string        // a template over descriptionData
 	MaxActive   int           // 0: no limit
+	Read, Write []string      // databases; "*" is all of them
 }
 
 // storedRole is a role as it is stored, under role/<name>.
 type storedRole struct {
-	Version     int    `json:"version"`
-	TTLSecs     int64  `json:"ttl"`
-	MaxTTLSecs  int64  `json:"max_ttl,omitempty"`
-	Description string `json:"description"`
-	MaxActive   int    `json:"max_active,omitempty"`
+	Version     int      `json:"version"`
+	Kind        string   `json:"token_type"`
+	TTLSecs     int64    `json:"ttl"`
+	MaxTTLSecs  int64    `json:"max_ttl,omitempty"`
+	Description string   `json:"description"`
+	MaxActive   int      `json:"max_active,omitempty"`
+	Read        []string `json:"read_databases,omitempty"`
+	Write       []string `json:"write_databases,omitempty"`
 }
 
 func (r role) entry() (*logical.StorageEntry, error) {
 	return logical.StorageEntryJSON(rolePrefix+r.Name, storedRole{
-		Version: roleVersion,
+		Version: roleVersion, Kind: r.Kind,
 		TTLSecs: int64(r.TTL / time.Second), MaxTTLSecs: int64(r.MaxTTL / time.Second),
-		Description: r.Description, MaxActive: r.MaxActive,
+		Description: r.Description, MaxActive: r.MaxActive, Read: r.Read, Write: r.Write,
 	})
 }
 
@@ -53,9 +60,9 @@ func roleFrom(name string, e *logical.StorageEntry) (role, error) {
 		return role{}, fmt.Errorf("role %s: %w", name, newerVersion(s.Version))
 	}
 	return role{
-		Name: name,
-		TTL:  time.Duration(s.TTLSecs) * time.Second, MaxTTL: time.Duration(s.MaxTTLSecs) * time.Second,
-		Description: s.Description, MaxActive: s.MaxActive,
+		Name: name, Kind: s.Kind,
+		TTL: time.Duration(s.TTLSecs) * time.Second, MaxTTL: time.Duration(s.MaxTTLSecs) * time.Second,
+		Description: s.Description, MaxActive: s.MaxActive, Read: s.Read, Write: s.Write,
 	}, nil
 }
 
@@ -102,6 +109,28 @@ func (r role) validate() error {
 	}
 	if err := checkDescription(r.Description); err != nil {
 		return fmt.Errorf("description: %w", err)
+	}
+	return r.validateKind()
+}
+
+func (r role) validateKind() error {
+	databases := slices.Concat(r.Read, r.Write)
+	switch r.Kind {
+	case Management:
+		if len(databases) > 0 {
+			return fmt.Errorf("read_databases and write_databases are for token_type=%s; a management token has no access to data", Database)
+		}
+	case Database:
+		if len(databases) == 0 {
+			return fmt.Errorf("token_type=%s needs read_databases, write_databases or both; * is all of them", Database)
+		}
+	default:
+		return fmt.Errorf("token_type must be %s or %s", Management, Database)
+	}
+	for _, name := range databases {
+		if len(name) < 1 || len(name) > 64 || printable(name) != name || strings.TrimSpace(name) != name {
+			return fmt.Errorf("%q is not the name of a database: 1 to 64 printable characters, or *", abridge(name))
+		}
 	}
 	return nil
 }

@@ -157,6 +157,9 @@ var (
 	errDisplaced = errors.New("the root token was changed by another request meanwhile; the new one will be revoked")
 )
 
+// rootRecipe is what root tokens are minted by.
+var rootRecipe = role{Name: rootRole, Kind: Management}
+
 // startRotation mints a new root token with the old one and stores both the
 // token and the intent to use it. The record precedes the token, as always, so
 // that a crash before the rotation is stored leaves nothing alive.
@@ -169,12 +172,12 @@ func (b *backend) startRotation(ctx context.Context, s logical.Storage, c config
 	if ttl := c.Rotation.ttl(); ttl > 0 {
 		t.ExpiresAt = ceilSecond(now.Add(ttl)).UTC()
 	}
-	record := b.intent(c, order{role: rootRole, terms: t, text: "root token"}, now)
+	record := b.intent(c, order{role: rootRecipe, terms: t, text: "root token"}, now)
 	if err := b.ledger.open(ctx, s, record, 0); err != nil {
 		return rotation{}, err
 	}
 	defer b.ledger.close(record.Nonce)
-	token, err := b.issue(ctx, c, record)
+	token, err := b.issue(ctx, c, record, rootRecipe)
 	b.health.saw("mint", err, b.now())
 	if err != nil {
 		return rotation{}, b.abandon(ctx, s, record, err)
@@ -252,7 +255,7 @@ func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotat
 // proveRoot lists the cluster's tokens with the new root token.
 func (b *backend) proveRoot(ctx context.Context, c config, r rotation) error {
 	c.Root = r.Token
-	err := b.issuerOf(c).List(ctx, func(issuer.Info) error { return errProven })
+	err := b.issuerOf(c, Management).List(ctx, func(issuer.Info) error { return errProven })
 	b.health.saw("prove the new root token", ignoreProven(err), b.now())
 	if err != nil && !errors.Is(err, errProven) {
 		return fmt.Errorf("%w: %w", errUnproven, err)
@@ -275,7 +278,7 @@ func ignoreProven(err error) error {
 func (b *backend) oweOldRoot(ctx context.Context, s logical.Storage, c config, r rotation) error {
 	now := b.now()
 	return b.ledger.put(ctx, s, record{
-		Role: rootRole, Nonce: r.OldNonce, State: owed, TokenID: r.OldID,
+		Kind: Management, Role: rootRole, Nonce: r.OldNonce, State: owed, TokenID: r.OldID,
 		Description: "the previous root token", Fingerprint: c.Fingerprint,
 		IssuedAt: c.RootSince, ExpiresAt: c.RootExpiresAt, Due: now.Add(c.Rotation.overlap(c.Timeout)),
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -223,8 +224,7 @@ func (b *backend) survey(ctx context.Context, s logical.Storage, lost []record) 
 	if len(here) == 0 {
 		return nil, failed
 	}
-	if seen, err = b.find(ctx, c, here); err != nil {
-		return nil, failAll(lost, err)
-	}
+	seen, missed := b.find(ctx, c, here)
+	maps.Copy(failed, missed)
 	return seen, failed
 }

@@ -36,7 +36,8 @@ type Hook func(ctx context.Context, step Step) error
 // A Fake is a cluster in memory and the driver that opens issuers on it. It is
 // safe for concurrent use.
 type Fake struct {
-	now func() time.Time
+	now   func() time.Time
+	roots *Fake // whose tokens it accepts as roots
 
 	mu     sync.Mutex // guards what follows
 	hook   Hook
@@ -49,13 +50,30 @@ type Fake struct {
 
 type fakeToken struct {
 	issuer.Info
-	secret string
+	secret      string
+	read, write []string
 }
 
 // NewFake returns a cluster whose time is now, and a first root token.
 func NewFake(now func() time.Time) (*Fake, issuer.Token) {
 	f := &Fake{now: now, tokens: map[string]*fakeToken{}, calls: map[Step]int{}}
+	f.roots = f
 	return f, f.Add("root", time.Time{})
+}
+
+// NewFakeOf returns the same cluster as one that mints another kind of token:
+// it accepts the root tokens of roots.
+func NewFakeOf(roots *Fake) *Fake {
+	f, _ := NewFake(roots.now)
+	f.roots = roots
+	return f
+}
+
+// Grants returns the databases that a token may read and write.
+func (f *Fake) Grants(id string) (read, write []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tokens[id].read, f.tokens[id].write
 }
 
 // Add makes a token that nobody asked for by the interface: a root, or a
@@ -185,7 +203,7 @@ func (f fakeIssuer) enter(ctx context.Context, step Step) error {
 	if err := f.at(ctx, step); err != nil {
 		return err
 	}
-	if !f.accepts(f.root) {
+	if !f.roots.accepts(f.root) {
 		return issuer.ErrUnauthorized
 	}
 	return nil
@@ -199,6 +217,9 @@ func (f fakeIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Token, 
 		return issuer.Token{}, err
 	}
 	token := f.Add(r.Description, r.ExpiresAt)
+	f.mu.Lock()
+	f.tokens[token.ID].read, f.tokens[token.ID].write = r.Read, r.Write
+	f.mu.Unlock()
 	if err := f.at(ctx, AfterIssue); err != nil {
 		return issuer.Token{}, err
 	}
