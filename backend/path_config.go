@@ -177,7 +177,7 @@ func (c config) with(d *framework.FieldData) config {
 }
 
 // permit judges the change from old to c without asking the cluster, and gives
-// c its fingerprint.
+// c its fingerprint: the old one for as long as it is the same cluster.
 func (b *backend) permit(ctx context.Context, s logical.Storage, c *config, old config, d *framework.FieldData) error {
 	if err := c.validate(); err != nil {
 		return badRequest("%v", err)
@@ -185,17 +185,12 @@ func (b *backend) permit(ctx context.Context, s logical.Storage, c *config, old 
 	if _, given := d.GetOk("mgmt_token"); !given && c.place() != old.place() {
 		return badRequest("this changes where the root token is sent; give mgmt_token anew in the same request (a stored root token never goes to a new place)")
 	}
-	if old.Fingerprint == "" || c.fingerprint() == old.fingerprint() {
-		if old.Fingerprint == "" {
-			c.Fingerprint = c.fingerprint()
-		}
-		return nil
-	}
-	if d.Get("same_cluster").(bool) {
+	renamed := c.fingerprint() != old.fingerprint()
+	if old.Fingerprint != "" && (!renamed || d.Get("same_cluster").(bool)) {
 		return nil
 	}
 	c.Fingerprint = c.fingerprint()
-	if d.Get("force").(bool) || c.Fingerprint == old.Fingerprint {
+	if c.Fingerprint == old.Fingerprint || d.Get("force").(bool) {
 		return nil
 	}
 	return b.mustHoldNothing(ctx, s, "move to another cluster")

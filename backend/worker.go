@@ -157,11 +157,11 @@ func (b *backend) lookFor(ctx context.Context, s logical.Storage, lost []record)
 	for _, r := range lost {
 		ids, listed := seen[r.Nonce]
 		r, judged := b.judge(ctx, s, r, sighting{listed, ids, failed[r.Nonce]})
-		if judged != nil {
+		switch {
+		case errors.Is(judged, errNotPending), errors.Is(judged, errGone): // settled by somebody else meanwhile
+		case judged != nil:
 			err = errors.Join(err, judged)
-			continue
-		}
-		if r.State == owed {
+		case r.State == owed:
 			alive = append(alive, r)
 		}
 	}
