@@ -185,12 +185,12 @@ func (b *backend) permit(ctx context.Context, s logical.Storage, c *config, old 
 	if _, given := d.GetOk("mgmt_token"); !given && c.place() != old.place() {
 		return badRequest("this changes where the root token is sent; give mgmt_token anew in the same request (a stored root token never goes to a new place)")
 	}
-	renamed := c.fingerprint() != old.fingerprint()
-	if old.Fingerprint != "" && (!renamed || d.Get("same_cluster").(bool)) {
+	first := old.Fingerprint == ""
+	if !first && (c.fingerprint() == old.fingerprint() || d.Get("same_cluster").(bool)) {
 		return nil
 	}
 	c.Fingerprint = c.fingerprint()
-	if c.Fingerprint == old.Fingerprint || d.Get("force").(bool) {
+	if first || c.Fingerprint == old.Fingerprint || d.Get("force").(bool) {
 		return nil
 	}
 	return b.mustHoldNothing(ctx, s, "move to another cluster")
