@@ -36,6 +36,7 @@ func Main() {
 }
 
 func serve() error {
+	endWithVault()
 	return sdkplugin.ServeMultiplex(&sdkplugin.ServeOpts{
 		BackendFactoryFunc: factory(os.Getenv),
 		TLSProviderFunc:    requireMutualTLS,
