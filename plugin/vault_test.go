@@ -25,10 +25,14 @@ import (
 type server struct {
 	addr  string
 	token string
+	key   string // unseals it
+	home  string // folder with all that is its own
 	bin   string // folder with the vault command
 	logs  []string
 
 	plugins string // folder that plugins are run from
+	process *serverProcess
+	web     *http.Client
 
 	mu      sync.Mutex // guards secrets
 	secrets []string   // what must stand in no log
@@ -36,15 +40,18 @@ type server struct {
 
 const pluginCommand = "vault-plugin-secrets-influxdb"
 
-// startVault starts a server that ends with the test. Whoever calls it has
-// Vault built, if there is none on the machine.
-func startVault(t *testing.T) *server {
+// startVault starts a server that ends with the test, with further lines for its
+// configuration. Whoever calls it has Vault built, if there is none on the
+// machine.
+func startVault(t *testing.T, settings ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{
+		home:    dir,
 		bin:     filepath.Join(dir, "bin"),
 		plugins: filepath.Join(dir, "plugins"),
 		logs:    []string{filepath.Join(dir, "server.log"), filepath.Join(dir, "audit.log")},
+		web:     &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
 	}
 	for _, d := range []string{s.bin, s.plugins, filepath.Join(dir, "raft")} {
 		must(t, os.Mkdir(d, 0o700))
@@ -54,8 +61,7 @@ func startVault(t *testing.T) *server {
 
 	api, cluster := freeAddress(t), freeAddress(t)
 	s.addr = "http://" + api
-	config := filepath.Join(dir, "vault.hcl")
-	must(t, os.WriteFile(config, fmt.Appendf(nil, `
+	must(t, os.WriteFile(filepath.Join(dir, "vault.hcl"), fmt.Appendf(nil, `
 		storage "raft" {
 			path                   = %q
 			node_id                = "only"
@@ -71,8 +77,13 @@ func startVault(t *testing.T) *server {
 		plugin_directory = %[4]q
 		disable_mlock    = true
 		log_level        = "trace"
-		`, filepath.Join(dir, "raft"), api, cluster, s.plugins), 0o600))
-	s.run(t, config, dir)
+		%[5]s
+		`, filepath.Join(dir, "raft"), api, cluster, s.plugins, strings.Join(settings, "\n")), 0o600))
+	s.run(t)
+	t.Cleanup(func() {
+		s.process.end()
+		s.autopsy(t)
+	})
 	s.open(t)
 	return s
 }
@@ -108,27 +119,45 @@ func freeAddress(t *testing.T) string {
 }
 
 // untilOrphaned runs a command until its end or that of its own standard input,
-// so that a test that is killed leaves no server behind.
+// so that a test that is killed leaves no server behind. A line of input is the
+// signal to end it with.
 const untilOrphaned = `"$0" "$@" </dev/null & pid=$!
-(cat >/dev/null; kill $pid 2>/dev/null) <&3 3<&- &
+(read -r signal; kill -${signal:-TERM} $pid 2>/dev/null) <&3 3<&- &
 wait $pid`
 
-func (s *server) run(t *testing.T, config, home string) {
+// A serverProcess is one run of a server.
+type serverProcess struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	log   *os.File
+}
+
+// run starts the server's process.
+func (s *server) run(t *testing.T) {
 	t.Helper()
-	log, err := os.Create(s.logs[0])
+	log, err := os.OpenFile(s.logs[0], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(t, err)
-	cmd := exec.Command("/bin/sh", "-c", "exec 3<&0; "+untilOrphaned, filepath.Join(s.bin, "vault"), "server", "-config="+config)
+	cmd := exec.Command("/bin/sh", "-c", "exec 3<&0; "+untilOrphaned,
+		filepath.Join(s.bin, "vault"), "server", "-config="+filepath.Join(s.home, "vault.hcl"))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
+	cmd.Env = []string{"HOME=" + s.home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
 	stdin, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait() // 143: ended by a signal, as was asked
-		_ = log.Close()
-		s.autopsy(t)
-	})
+	s.process = &serverProcess{cmd, stdin, log}
+}
+
+// end ends the process in good order, unless it has ended.
+func (p *serverProcess) end() {
+	_ = p.stdin.Close()
+	_ = p.cmd.Wait() // 143: ended by a signal, as was asked
+	_ = p.log.Close()
+}
+
+// kill ends the process by SIGKILL.
+func (p *serverProcess) kill() {
+	_, _ = io.WriteString(p.stdin, "KILL\n")
+	p.end()
 }
 
 // open initialises and unseals the server, and has it keep an audit log.
@@ -141,14 +170,22 @@ func (s *server) open(t *testing.T) {
 	must(t, eventually(t.Context(), 30*time.Second, func() error {
 		return s.call(t.Context(), "PUT", "sys/init", map[string]any{"secret_shares": 1, "secret_threshold": 1}, &init)
 	}))
-	s.token = init.Token
-	must(t, s.call(t.Context(), "PUT", "sys/unseal", map[string]any{"key": init.Keys[0]}, nil))
-	must(t, eventually(t.Context(), 30*time.Second, func() error {
-		return s.call(t.Context(), "GET", "sys/health", nil, nil) // fails until the node is active
-	}))
+	s.token, s.key = init.Token, init.Keys[0]
+	s.unseal(t)
 	must(t, s.call(t.Context(), "PUT", "sys/audit/file", map[string]any{
 		"type": "file", "options": map[string]string{"file_path": s.logs[1]},
 	}, nil))
+}
+
+// unseal unseals the server and waits until it serves.
+func (s *server) unseal(t *testing.T) {
+	t.Helper()
+	must(t, eventually(t.Context(), 30*time.Second, func() error {
+		return s.call(t.Context(), "PUT", "sys/unseal", map[string]any{"key": s.key}, nil)
+	}))
+	must(t, eventually(t.Context(), 60*time.Second, func() error {
+		return s.call(t.Context(), "GET", "sys/health", nil, nil) // fails until the node is active
+	}))
 }
 
 // register makes the plugin known under a name, with variables for its
@@ -180,7 +217,7 @@ func (s *server) call(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	req.Header.Set("X-Vault-Token", s.token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := s.web.Do(req)
 	if err != nil {
 		return err
 	}
@@ -190,12 +227,19 @@ func (s *server) call(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, answer)
+		return &refusal{method, path, resp.Status, string(answer)}
 	}
 	if into == nil {
 		return nil
 	}
 	return json.Unmarshal(answer, into)
+}
+
+// A refusal is a server's answer that is no success.
+type refusal struct{ method, path, status, answer string }
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s %s: %s: %s", r.method, r.path, r.status, r.answer)
 }
 
 // keepSecret adds to what must stand in no log of the server.
@@ -228,13 +272,23 @@ func (s *server) autopsy(t *testing.T) {
 }
 
 // leaks finds secrets in a text. It looks for the middle of each: the first
-// characters of a token are no secret, and a part is a leak too.
+// characters of a token are no secret, and a part is a leak too. It goes through
+// the text once, for there may be thousands of secrets.
 func leaks(text string, secrets []string) []string {
-	var found []string
+	const start = 8 // of a part, by which parts are found
+	parts := map[string][]string{}
 	for _, secret := range secrets {
 		part := secret[len(secret)/4 : len(secret)*3/4]
-		if before, _, ok := strings.Cut(text, part); ok {
-			found = append(found, fmt.Sprintf("a secret (%.9s…) after …%s", secret, before[max(0, len(before)-300):]))
+		parts[part[:start]] = append(parts[part[:start]], part)
+	}
+	var found []string
+	leaked := map[string]bool{}
+	for i := 0; i+start <= len(text); i++ {
+		for _, part := range parts[text[i:i+start]] {
+			if !leaked[part] && strings.HasPrefix(text[i:], part) {
+				leaked[part] = true
+				found = append(found, fmt.Sprintf("a secret (…%.4s…) after …%s", part, text[max(0, i-300):i]))
+			}
 		}
 	}
 	return found
