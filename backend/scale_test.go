@@ -89,6 +89,7 @@ func TestATickWithNothingDueReadsNothingHoweverManyRecordsThereAre(t *testing.T)
 	held, storage, _ := loaded(t, 100_000)
 	engine := newQuietEngine(t, nil, storage)
 	engine.ledger = held
+	engine.act(t.Context(), storage) // has a look at the root token, once in a long while
 	before := storage.reads.Load()
 	engine.act(t.Context(), storage)
 	if reads := storage.reads.Load() - before; reads > 0 {
