@@ -31,6 +31,23 @@ unit: ## the quick tests: all but those on a real Vault
 test: ## every test, those on a real Vault too, with the race detector
 	go test -race -shuffle=on -timeout 20m ./...
 
+# Long tests on a real Vault, of which `make test` runs short forms. Each prints
+# what it has measured.
+LONG = go test -count=1 -v -timeout 90m ./plugin
+
+.PHONY: chaos
+chaos: ## kill -9 on the plugin, the CLI and Vault, $CHAOS_KILLS times (200), in the order of $CHAOS_SEED; half an hour
+	CHAOS_KILLS=$${CHAOS_KILLS:-200} $(LONG) -run TestChaos
+
+.PHONY: outage
+outage: ## leases that end in an outage of $OUTAGE_MINUTES (16), longer than Vault tries to revoke them
+	OUTAGE_MINUTES=$${OUTAGE_MINUTES:-16} $(LONG) -run TestNoOutage
+
+.PHONY: load
+load: ## how many processes end $LOAD_LEASES (1000), and what a start with $START_RECORDS (100000) takes
+	LOAD_LEASES=$${LOAD_LEASES:-1000} START_RECORDS=$${START_RECORDS:-100000} $(LONG) -parallel 1 -run 'TestMany|TestAFull'
+	go test -run '^$$' -bench 'Load|Tick' ./backend
+
 .PHONY: conformance
 conformance: ## the promises of an issuer, on the influxctl of $INFLUXCTL_PATH or on the simulator
 	go test -count=1 -run Conform -v ./backend/issuer/influxctl
