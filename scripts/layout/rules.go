@@ -26,7 +26,7 @@ var rules = []rule{
 	{dir: "scripts", std: true, alone: true},
 	{
 		dir: "plugin", std: true, foreign: []string{"*"},
-		own: []string{"backend", "backend/issuer", "backend/issuer/influxctl"},
+		own: []string{"backend", "backend/issuer", "backend/issuer/influxctl", "backend/issuer/managementapi"},
 	},
 	{
 		dir: "backend", std: true, foreign: []string{"*"},
@@ -42,6 +42,12 @@ var rules = []rule{
 		foreign: []string{"github.com/pelletier/go-toml/", "golang.org/x/"},
 	},
 	{
+		dir: "backend/issuer/managementapi", std: true,
+		own:     []string{"backend/issuer"},
+		foreign: []string{"github.com/hashicorp/go-cleanhttp", "golang.org/x/"},
+		denied:  []string{"os/exec"},
+	},
+	{
 		dir: "backend/issuer/influxctl/simulator", std: true,
 		foreign: []string{
 			"github.com/google/uuid", "github.com/pelletier/go-toml/", "github.com/urfave/cli/",
@@ -55,6 +61,7 @@ var notLinked = []string{
 	module + "/backend/issuer/influxctl/simulator",
 	module + "/backend/issuer/issuertest",
 	module + "/scripts",
+	"github.com/getkin/kin-openapi/",
 	"github.com/google/go-cmp/",
 	"github.com/hashicorp/vault/api",
 	"github.com/rogpeppe/go-internal/",
