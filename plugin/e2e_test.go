@@ -3,11 +3,13 @@ package plugin_test
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +20,15 @@ import (
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 )
+
+// TestMain lets more tests run side by side than there may be processors, since
+// most of what they do is wait. A -parallel on the command line goes before.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // TestStories runs the scripts of testdata against a real Vault that runs the
 // real plugin binary. Each script has a mount ($mount), a plugin process, a CLI
@@ -39,10 +50,13 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":     await,
+			"bounded":   command(bounded),
 			"configure": command(configure),
 			"faults":    command(faults),
 			"lease":     command(lease),
 			"live":      command(live),
+			"profile":   command(profile),
+			"renewed":   command(renewed),
 			"tokens":    command(tokens),
 			"use":       command(use),
 			"vault":     command(vault),
@@ -74,6 +88,7 @@ func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*s
 //	$account_id, $cluster_id  of the cluster
 //	$host, $port              of the cluster as one of product clustered (plain text)
 //	$influxctl                path of the CLI
+//	$examples                 folder of the examples
 func newStory(env *testscript.Env, s *server, cli string) error {
 	t := env.T().(testing.TB)
 	name := "influxdb-" + strings.TrimSuffix(filepath.Base(t.Name()), ".txtar")
@@ -96,6 +111,10 @@ func newStory(env *testscript.Env, s *server, cli string) error {
 	if err := s.mount(t.Context(), name, name); err != nil {
 		return err
 	}
+	examples, err := filepath.Abs(filepath.Join("..", "examples"))
+	if err != nil {
+		return err
+	}
 	host, port, _ := strings.Cut(st.web.Listener.Addr().String(), ":")
 	for name, value := range map[string]string{
 		"mount":       st.mount,
@@ -106,6 +125,7 @@ func newStory(env *testscript.Env, s *server, cli string) error {
 		"host":        host,
 		"port":        port,
 		"influxctl":   influxctl,
+		"examples":    examples,
 		"PATH":        strings.Join([]string{s.bin, s.plugins, os.Getenv("PATH")}, string(filepath.ListSeparator)),
 		"VAULT_ADDR":  s.addr,
 		"VAULT_TOKEN": s.token,
@@ -153,7 +173,9 @@ func (st *story) end() {
 type act func(ts *testscript.TestScript, st *story, args []string) error
 
 // acts are those that `await` can wait for.
-var acts = map[string]act{"live": live, "tokens": tokens, "use": use, "vault": vault}
+var acts = map[string]act{
+	"exec": program, "live": live, "renewed": renewed, "tokens": tokens, "use": use, "vault": vault,
+}
 
 // command makes an act a command of testscript.
 func command(a act) func(*testscript.TestScript, bool, []string) {
@@ -182,7 +204,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	a, ok := acts[words[0]]
 	if !ok || neg {
-		ts.Fatalf("usage: await [LIMIT] [!] live|tokens|use|vault ARG...")
+		ts.Fatalf("usage: await [LIMIT] [!] exec|live|renewed|tokens|use|vault ARG...")
 	}
 	err := eventually(storyOf(ts).t.Context(), limit, func() error {
 		err := a(ts, storyOf(ts), words[1:])
