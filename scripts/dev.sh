@@ -2,44 +2,49 @@
 # Usage: scripts/dev.sh FOLDER — best through `make dev`, which builds the plugin
 # and the simulator into FOLDER first.
 #
-# Starts a Vault on raft storage, a simulated InfluxDB 3 Cloud Dedicated cluster
+# Starts a simulated InfluxDB 3 Cloud Dedicated cluster, a Vault on raft storage
 # and the plugin, shows the life of a token, and stays up until Ctrl-C. All it
-# writes is in a scratch folder that goes when it ends.
+# writes is in a scratch folder that goes when it ends, however it ends.
 set -euo pipefail
 built=$(cd "${1:?usage: dev.sh FOLDER}" && pwd)
 vault=$("$(dirname "$0")/vault.sh")
 scratch=$(mktemp -d)
 started=()
-trap 'finish' EXIT
-trap 'exit 0' INT TERM
+trap finish EXIT
+trap 'exit 0' INT TERM HUP
 
+# finish ends what was started, and what that has started, and removes the
+# scratch folder.
 finish() {
-	trap '' INT TERM
-	for pid in "${started[@]}"; do
+	local status=$? pid
+	trap '' INT TERM HUP
+	((status == 0)) || complain
+	for pid in ${started[@]+"${started[@]}"}; do
 		kill "$pid" 2>/dev/null || true
 	done
-	wait
+	for pid in ${started[@]+"${started[@]}"}; do
+		wait "$pid" 2>/dev/null || true
+		kill -KILL -- "-$pid" 2>/dev/null || true
+	done
+	cd /
 	rm -rf "$scratch"
 }
 
-# say prints a heading, bold on a terminal.
-say() {
-	if [[ -t 1 ]]; then printf '\n\033[1m# %s\033[0m\n' "$*"; else printf '\n# %s\n' "$*"; fi
+# complain shows how the logs end, before they go.
+complain() {
+	echo "dev.sh: stopped by a failure; the logs end in:" >&2
+	tail -n 20 "$scratch"/*.log >&2 2>/dev/null || true
 }
 
-# run shows a command and runs it, with the name that a user would type.
-run() {
-	printf '$ %s\n' "$*"
-	[[ $1 != vault ]] || set -- "$vault" "${@:2}"
-	"$@"
-}
-
-# start runs a server in the background: start LOG COMMAND ARG...
+# start runs a server in the background, in a process group of its own that no
+# Ctrl-C reaches: start LOG COMMAND ARG...
 start() {
 	local log=$1
 	shift
+	set -m
 	"$@" >"$scratch/$log" 2>&1 </dev/null &
 	started+=($!)
+	set +m
 }
 
 # await COMMAND ARG... waits until a command succeeds, for half a minute at most.
@@ -49,9 +54,22 @@ await() {
 		sleep 0.2
 	done
 	echo "dev.sh: timed out waiting for: $*" >&2
-	tail -n 20 "$scratch"/*.log >&2
 	return 1
 }
+
+# say prints what the commands after it show, bold on a terminal.
+say() {
+	if [[ -t 1 ]]; then printf '\n\033[1m# %s\033[0m\n' "$*"; else printf '\n# %s\n' "$*"; fi
+}
+
+# run prints a command and runs it.
+run() {
+	printf '$ %s\n' "$*"
+	"$@" </dev/null
+}
+
+# column NAME prints a value out of Vault's table of a credential.
+column() { awk -v name="$1" '$1 == name { print $2 }' "$scratch/credential"; }
 
 # field FILE NAME prints a string out of a JSON file.
 field() { sed -n 's/.*"'"$2"'": *"\([^"]*\)".*/\1/p' "$1" | head -n 1; }
@@ -67,26 +85,27 @@ checksum() {
 }
 
 # use TOKEN asks the cluster for its databases with a token, and prints the first
-# line of the answer.
+# line of the answer. It does without curl, which not every machine has.
 use() {
 	local address=${cluster_url#http://} path=/api/v0/accounts/$account_id/clusters/$cluster_id/databases line
-	printf '$ GET %s%s   (Authorization: Bearer %.9s…)\n' "$cluster_url" "$path" "$1"
-	exec 3<>"/dev/tcp/${address%:*}/${address#*:}"
-	printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n' "$path" "$address" "$1" >&3
-	IFS=$'\r' read -r line _ <&3
-	exec 3>&-
+	printf '$ GET %s%s\n  Authorization: Bearer %.9s…\n' "$cluster_url" "$path" "$1"
+	exec 9<>"/dev/tcp/${address%:*}/${address#*:}"
+	printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n' "$path" "$address" "$1" >&9
+	IFS=$'\r' read -r line _ <&9
+	exec 9>&-
 	echo "$line"
 }
 
 start_cluster() {
-	start cluster.log "$built/influxctl-sim" cluster --product dedicated --root-file "$scratch/root"
+	mkdir "$scratch/bin"
+	cp "$built/influxctl-sim" "$scratch/bin/influxctl"
+	ln "$scratch/bin/influxctl" "$scratch/bin/influxctl-sim"
+	start cluster.log "$scratch/bin/influxctl-sim" cluster --product dedicated --root-file "$scratch/root-token"
 	await grep -q '"url"' "$scratch/cluster.log"
 	cluster_url=$(field "$scratch/cluster.log" url)
 	account_id=$(field "$scratch/cluster.log" account_id)
 	cluster_id=$(field "$scratch/cluster.log" cluster_id)
-	mkdir "$scratch/cli"
-	cp "$built/influxctl-sim" "$scratch/cli/influxctl"
-	printf '{"url": "%s"}\n' "$cluster_url" >"$scratch/cli/influxctl-sim.json"
+	printf '{"url": "%s"}\n' "$cluster_url" >"$scratch/bin/influxctl-sim.json"
 }
 
 start_vault() {
@@ -95,6 +114,7 @@ start_vault() {
 	peers=$(free_port)
 	mkdir "$scratch/raft" "$scratch/plugins"
 	cp "$built/vault-plugin-secrets-influxdb" "$scratch/plugins/"
+	ln -s "$vault" "$scratch/bin/vault" # which may be OpenBao's bao
 	cat >"$scratch/vault.hcl" <<-CONFIG
 		storage "raft" {
 			path                   = "$scratch/raft"
@@ -113,65 +133,83 @@ start_vault() {
 		log_level        = "debug"
 	CONFIG
 	unset "${!VAULT_@}"
-	export VAULT_ADDR=http://127.0.0.1:$port HOME=$scratch
-	start vault.log "$vault" server -config="$scratch/vault.hcl"
+	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch VAULT_ADDR=http://127.0.0.1:$port
+	start vault.log vault server -config="$scratch/vault.hcl"
 	await init_vault
-	"$vault" operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
+	vault operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
 	VAULT_TOKEN=$(field "$scratch/init.json" root_token)
 	export VAULT_TOKEN
-	await "$vault" secrets list
+	await vault secrets list
 }
 
-init_vault() { "$vault" operator init -key-shares=1 -key-threshold=1 -format=json >"$scratch/init.json"; }
+init_vault() { vault operator init -key-shares=1 -key-threshold=1 -format=json >"$scratch/init.json"; }
 
 set_up() {
-	say "Register the plugin by its checksum, with the influxctl that it is to run, and mount it"
-	run vault plugin register -sha256="$(checksum "$scratch/plugins/vault-plugin-secrets-influxdb")" \
-		-env=INFLUXCTL_PATH="$scratch/cli/influxctl" secret vault-plugin-secrets-influxdb
+	say "Vault runs a plugin whose checksum it knows. Its environment names the influxctl to run (here a simulated one)."
+	run vault plugin register -sha256="$(checksum plugins/vault-plugin-secrets-influxdb)" \
+		-env=INFLUXCTL_PATH="$scratch/bin/influxctl" secret vault-plugin-secrets-influxdb
 	run vault secrets enable -path=influxdb vault-plugin-secrets-influxdb
 
-	say "Tell it where the cluster is. The root token comes by standard input: '-' keeps it out of the process list"
-	tr -d '\n' <"$scratch/root" | run vault write influxdb/config \
-		product=dedicated account_id="$account_id" cluster_id="$cluster_id" mgmt_token=-
+	say "The mount learns where its cluster is, and the root token: the management token that makes all others." \
+		"It comes out of a file, and no command shows it again."
+	run vault write influxdb/config product=dedicated \
+		account_id="$account_id" cluster_id="$cluster_id" mgmt_token=@root-token
 	run vault read influxdb/config
 
-	say "A role is a recipe for tokens"
+	say "Does it all work? This makes a token, finds it, revokes it, and sees it dead."
+	run vault write -force influxdb/config/check
+
+	say "A role is a recipe for tokens. Without max_ttl its leases cannot be renewed."
+	run vault write influxdb/roles/deploy ttl=15m
 	run vault write influxdb/roles/automation ttl=1h max_ttl=8h
+	run vault read influxdb/roles/automation
 }
 
-show() {
-	say "Each read mints a token of its own, with a lease"
-	run vault read -format=json influxdb/creds/automation | tee "$scratch/creds.json"
+live_and_die() {
 	local token lease
-	token=$(field "$scratch/creds.json" token)
-	lease=$(field "$scratch/creds.json" lease_id)
+	say "Each read makes a token, under a lease. The token's own end, expires_at, is the last the lease can have, and 30s."
+	run vault read influxdb/creds/automation | tee credential
+	token=$(column token)
+	lease=$(column lease_id)
 
-	say "The cluster accepts it"
+	say "The cluster accepts the token."
 	use "$token"
 
-	say "Its lease can be renewed, up to the role's max_ttl"
+	say "Renewing the lease asks nothing of the cluster."
 	run vault lease renew "$lease"
 
-	say "The end of the lease is the end of the token"
+	say "The end of the lease is the end of the token (-sync waits for it)."
 	run vault lease revoke -sync "$lease"
 	use "$token"
+}
 
-	say "How the engine is doing"
+look_around() {
+	say "The next one stays, so that there is something to see."
+	run vault read influxdb/creds/deploy
+	say "The tokens that are not known to be dead, and how the mount is doing."
+	run vault list -detailed influxdb/tokens
 	run vault read influxdb/status
 }
 
-echo "Starting a simulated cluster and a Vault …"
 start_cluster
 start_vault
+cd "$scratch"
+echo
+echo "A simulated InfluxDB 3 cluster is at $cluster_url, a Vault at $VAULT_ADDR."
 set_up
-show
+live_and_die
+look_around
 cat <<EXPORTS
 
-Up until Ctrl-C. In another terminal:
+Up until Ctrl-C. To go on in another terminal, paste:
 
   export VAULT_ADDR=$VAULT_ADDR VAULT_TOKEN=$VAULT_TOKEN
-  export PATH=$(dirname "$vault"):\$PATH
+  export PATH=$scratch/bin:\$PATH
 
-Vault's log, the plugin's in it: $scratch/vault.log
+What to try next:
+
+  vault path-help influxdb                            # what there is to read and write
+  vault lease revoke -sync -prefix influxdb/creds     # ends every token
+  tail -f $scratch/vault.log
 EXPORTS
-wait
+wait "${started[1]}" # Vault: should it die, so does this
