@@ -86,3 +86,22 @@ func TestAVerdictIsBothItsSentinelAndItsError(t *testing.T) {
 		t.Error(n)
 	}
 }
+
+// Whatever the program says, there is a verdict; where it hints at a token, a
+// timeout or a crash, that is doubt.
+func FuzzCauseOf(f *testing.F) {
+	for _, said := range []string{"", "code = Unauthenticated", "connection refused", "panic: x", "M.V1.abcdef", "context deadline exceeded", "open /a: permission denied"} {
+		f.Add(1, said)
+		f.Add(-1, said)
+	}
+	f.Fuzz(func(t *testing.T, exit int, said string) {
+		c := causeOf(exit, said)
+		if c.advice == "" {
+			t.Error("no advice")
+		}
+		doubtful := exit < 0 || exit == exitPanic || exit != exitUnknownCommand && causes[0].text.MatchString(said)
+		if doubtful && c.sentinel != nil {
+			t.Errorf("exit %d, %q: %v", exit, said, c.sentinel)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
@@ -93,4 +94,68 @@ func TestAProfileThatCannotBeWrittenIsAnError(t *testing.T) {
 			t.Errorf("%+v: no error", c)
 		}
 	}
+}
+
+// Whatever the settings are, the program reads them as they are, from a file
+// that says nothing else.
+func FuzzProfile(f *testing.F) {
+	f.Add(issuer.Dedicated, "11111111-2222-4333-8444-555555555555", "", "", "M.V1.r", "", "", false, false)
+	f.Add(issuer.Clustered, "", "h.example", "8086", "M.V1.\"quoted'\n\n[[profile]]\nname = 'vault'", "CA", "KEY", true, true)
+	f.Add("'''", `"""`, "\\u0000", "\x7f\t\r", "#", "[profile.tls]", "\x00", false, true)
+	f.Fuzz(func(t *testing.T, product, id, host, port, root, ca, key string, insecure, plain bool) {
+		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as JSON, in which settings come, has it
+		c := issuer.Cluster{
+			Product: text(product), AccountID: text(id), ClusterID: text(id), Host: text(host), Port: text(port), Root: issuer.NewSecret(text(root)),
+			CACert: ca, ClientCert: ca, ClientKey: issuer.NewSecret(key), InsecureTLS: insecure, DisableTLS: plain,
+		}
+		path, err := writeProfile(t.TempDir(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got profileFile
+		decoder := toml.NewDecoder(strings.NewReader(string(written))).DisallowUnknownFields()
+		if err := decoder.Decode(&got); err != nil || len(got.Profiles) != 1 {
+			t.Fatalf("%d profiles, %v, in\n%s", len(got.Profiles), err, written)
+		}
+		if diff := cmp.Diff(profileOf(c), withFiles(t, got.Profiles[0])); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// profileOf is what the program is to read, with the files' texts in the place
+// of their names.
+func profileOf(c issuer.Cluster) profile {
+	p := profile{Name: profileName, Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, MgmtToken: c.Root.Reveal()}
+	if c.Product != issuer.Dedicated {
+		p.Host, p.Port = c.Host, c.Port
+	}
+	tls := profileTLS{Insecure: c.InsecureTLS, Disable: c.DisableTLS, CA: c.CACert, Cert: c.ClientCert, Key: c.ClientKey.Reveal()}
+	if tls != (profileTLS{}) {
+		p.TLS = &tls
+	}
+	return p
+}
+
+// withFiles puts the files' texts into the place of their names.
+func withFiles(t *testing.T, p profile) profile {
+	t.Helper()
+	if p.TLS == nil {
+		return p
+	}
+	for _, name := range []*string{&p.TLS.CA, &p.TLS.Cert, &p.TLS.Key} {
+		if *name == "" {
+			continue
+		}
+		text, err := os.ReadFile(*name)
+		if err != nil {
+			t.Error(err)
+		}
+		*name = string(text)
+	}
+	return p
 }

@@ -37,13 +37,12 @@ func plain(text []byte) string { return ansi.ReplaceAllString(string(text), "") 
 // those given, nor anything that looks like one. It errs on the side of taking
 // away too much.
 func quote(text string, secrets ...string) string {
-	text = printable(text)
+	text = secretShapes.ReplaceAllString(printable(text), redacted)
 	for _, s := range secrets {
 		if s = strings.TrimSpace(printable(s)); s != "" {
-			text = strings.ReplaceAll(text, s, redacted)
+			text = without(text, s)
 		}
 	}
-	text = secretShapes.ReplaceAllString(text, redacted)
 	text = longWord.ReplaceAllStringFunc(text, func(word string) string {
 		if upper.MatchString(word) && lower.MatchString(word) && digit.MatchString(word) {
 			return redacted
@@ -55,6 +54,32 @@ func quote(text string, secrets ...string) string {
 		text = text[:maxQuote] + "…"
 	}
 	return text
+}
+
+// partLength is how long a part of a secret may be and still be quoted. It is
+// less than the prefix that lists show.
+const partLength = 7
+
+// without takes secret out of text, and every part of it that is longer than
+// partLength: a secret may be wrapped, or cut, where it is printed.
+func without(text, secret string) string {
+	length := min(partLength+1, len(secret))
+	parts := map[string]bool{}
+	for i := 0; i+length <= len(secret); i++ {
+		parts[secret[i:i+length]] = true
+	}
+	var kept strings.Builder
+	end := 0 // of what is dealt with
+	for i := 0; i+length <= len(text); i++ {
+		if !parts[text[i:i+length]] {
+			continue
+		}
+		if i > end || i == 0 {
+			kept.WriteString(text[end:i] + redacted)
+		}
+		end = i + length
+	}
+	return kept.String() + text[end:]
 }
 
 // printable drops what is neither printable ASCII nor white space, so that no

@@ -1,0 +1,311 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+)
+
+const (
+	fuzzNonce = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	fuzzRoot  = "M.V1.rootROOTroot1234567890rootROOTroot1234567890rootROOT+/="
+	fuzzPEM   = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+)
+
+// Whatever a description says, it begins with the tag of the mount that made it
+// and can be shown, stored and searched for; nobody's text is taken for the tag
+// of another mount.
+func FuzzDescription(f *testing.F) {
+	mine, other := newMountTag("mine"), newMountTag("other")
+	for _, text := range []string{
+		"", "root token", "ci token-jenkins", other.tag(fuzzNonce), "] " + other.tag(fuzzNonce), "\x00\x7f\n\t\x1b[31m", "größer \xff\xfe", strings.Repeat("long ", 40),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		nonce := newNonce()
+		d := mine.describe(nonce, text)
+		if len(d) > maxDescription || strings.ContainsFunc(d, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q is too long, or cannot be printed", d)
+		}
+		if got, ok := mine.nonce(d); !ok || got != nonce {
+			t.Errorf("%q does not bear its tag", d)
+		}
+		if _, ok := other.nonce(d); ok {
+			t.Errorf("%q is taken for another mount's", d)
+		}
+		if got, ok := mine.nonce(text); ok && !strings.HasPrefix(text, mine.tag(got)) {
+			t.Errorf("%q is taken for this mount's", text)
+		}
+	})
+}
+
+// What stands in storage is understood, or refused, and never more than that.
+func FuzzRecordFrom(f *testing.F) {
+	whole, err := record{
+		Kind: Management, Role: "ci", Nonce: fuzzNonce, State: owed, TokenID: "id", Description: "d", Fingerprint: "dedicated/a/c",
+		DisplayName: "token", EntityID: "e", IssuedAt: time.Unix(1e9, 7).UTC(), LeaseEnd: time.Unix(2e9, 0).UTC(), ExpiresAt: time.Unix(2e9, 0).UTC(),
+		Due: time.Unix(2e9, 0).UTC(), Absences: 1, FailedAt: time.Unix(1e9, 0).UTC(), Attempts: 2, LastFailure: "no",
+	}.entry()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole.Key, whole.Value)
+	for _, value := range []string{"", "null", "[]", "{}", `{"version":2}`, `{"version":1,"token_type":"management","role":"ci","nonce":"N"}`, `{"due":"yesterday"}`, `{"attempts":1e99}`} {
+		f.Add("ledger/ci/N", []byte(value))
+	}
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		r, err := recordFrom(&logical.StorageEntry{Key: key, Value: value})
+		if err != nil {
+			return
+		}
+		entry, err := r.entry()
+		if err != nil {
+			t.Fatalf("%+v was read and cannot be written: %v", r, err)
+		}
+		again, err := recordFrom(entry)
+		r.Version = recordVersion // what every record is written with
+		if diff := cmp.Diff(r, again); err != nil || entry.Key != key || diff != "" {
+			t.Errorf("under %q, not %q: %v\n%s", entry.Key, key, err, diff)
+		}
+	})
+}
+
+// What was stored is read again as it was.
+func FuzzRecord(f *testing.F) {
+	f.Add("ci", fuzzNonce, "live", "id", "[vault:0:0] text", "größer", int64(1e9), int64(1), int64(0), 3)
+	f.Add("-root", "", "", "", "", "\x00", int64(-1), int64(1e12), int64(253402300799), -1)
+	f.Fuzz(func(t *testing.T, role, nonce, in, id, description, name string, issued, expires, due int64, n int) {
+		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as JSON, in which requests come, has it
+		moment := func(secs int64) time.Time { return time.Unix(secs%253402300800, 0).UTC() }
+		want := record{
+			Version: recordVersion, Kind: Database, Role: text(role), Nonce: text(nonce), State: state(text(in)), TokenID: text(id),
+			Description: text(description), Fingerprint: text(name), DisplayName: text(name), EntityID: text(id), LastFailure: text(description),
+			IssuedAt: moment(issued), LeaseEnd: moment(expires), ExpiresAt: moment(expires), Due: moment(due), FailedAt: moment(due),
+			Absences: n, Attempts: n,
+		}
+		entry, err := want.entry()
+		if err != nil {
+			if early := time.Unix(min(issued%253402300800, expires%253402300800, due%253402300800), 0).UTC(); early.Year() < 0 {
+				return // JSON has no such year
+			}
+			t.Fatal(err)
+		}
+		got, err := recordFrom(entry)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	})
+}
+
+// A fuzzedMount is a mount whose cluster accepts every root token, and whose
+// requests come as core's do.
+type fuzzedMount struct {
+	*backend
+	storage logical.InmemStorage
+}
+
+func newFuzzedMount(t *testing.T) *fuzzedMount {
+	t.Helper()
+	fake, root := issuertest.NewFake(time.Now)
+	m := &fuzzedMount{backend: newBackend(Options{Drivers: map[string]issuer.Driver{
+		Management: openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
+		Database:   openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
+	}}, "uuid")}
+	if err := m.Setup(t.Context(), &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &m.storage}); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// An openTo is a driver that has but one cluster.
+type openTo struct{ issuer.Issuer }
+
+func (o openTo) Open(issuer.Cluster) issuer.Issuer { return o }
+
+// write sends a request body, and reports whether it was accepted. What is no
+// JSON object core refuses itself.
+func (m *fuzzedMount) write(t *testing.T, path string, body []byte) (accepted bool, answer string) {
+	var data map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if decoder.Decode(&data) != nil || data == nil {
+		return false, ""
+	}
+	req := &logical.Request{Operation: logical.CreateOperation, Path: path, Data: data, Storage: &m.storage, MountPoint: "influxdb/"}
+	if _, _, err := m.HandleExistenceCheck(t.Context(), req); err != nil {
+		return false, err.Error()
+	}
+	resp, err := m.HandleRequest(t.Context(), req)
+	switch {
+	case err != nil:
+		return false, err.Error()
+	case resp.IsError():
+		return false, resp.Error().Error()
+	}
+	return true, ""
+}
+
+// A request for config is refused, quoting no secret and leaving nothing, or
+// makes a config that is valid and is read again as it was stored.
+func FuzzConfig(f *testing.F) {
+	for _, body := range []string{
+		`{"product":"dedicated","account_id":"11111111-2222-4333-8444-555555555555","cluster_id":"66666666-7777-4888-8999-aaaaaaaaaaaa","mgmt_token":"` + fuzzRoot + `"}`,
+		`{"product":"clustered","host":"c.example.com","port":443,"disable_tls":"true","mgmt_token":"` + fuzzRoot + `","api_url":"http://c.example.com"}`,
+		`{"product":"clustered","host":"::1","insecure_tls":1,"mgmt_token":"` + fuzzRoot + `","rotation_period":"24h","rotation_ttl":0,"rotation_overlap":"1s","request_timeout":"40s","max_parallel":"64","verify":false}`,
+		`{"product":"clustered","host":"c","mgmt_token":["` + fuzzRoot + `"],"client_key":{"a":1}}`,
+		`{"product":"clustered","host":"c","mgmt_token":"` + fuzzRoot + `","ca_cert":"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n","client_cert":"x","client_key":"y"}`,
+		`{"mgmt_token":"` + fuzzRoot + `","port":"http","request_timeout":"soon","max_parallel":1e99}`,
+		`{"product":"clustered","host":"c","mgmt_token":"a","request_timeout":9223372036854775807,"rotation_period":-1,"expiry_warning":"100000000h"}`,
+		`{"typo":1}`, `{"same_cluster":true,"force":"maybe"}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		m := newFuzzedMount(t)
+		accepted, answer := m.write(t, configKey, body)
+		entry, err := m.storage.Get(t.Context(), configKey)
+		if err != nil || accepted != (entry != nil) {
+			t.Fatalf("accepted: %v, stored: %v, %v", accepted, entry != nil, err)
+		}
+		if !accepted {
+			var given struct {
+				Root string `json:"mgmt_token"`
+				Key  string `json:"client_key"`
+			}
+			_ = json.Unmarshal(body, &given) // what is no string is not looked for
+			for _, secret := range []string{given.Root, given.Key} {
+				if len(secret) > 20 && strings.Contains(answer, secret) {
+					t.Errorf("the answer quotes a secret: %s", answer)
+				}
+			}
+			return
+		}
+		mustRoundTrip(t, entry)
+	})
+}
+
+func mustRoundTrip(t *testing.T, entry *logical.StorageEntry) {
+	t.Helper()
+	c, err := configFrom(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.validate(); err != nil {
+		t.Errorf("stored, and not valid: %v", err)
+	}
+	again, err := c.entry()
+	if err != nil || !bytes.Equal(entry.Value, again.Value) {
+		t.Errorf("read as another config: %v", err)
+	}
+}
+
+// A config is judged without a panic, whatever is in it, and what is valid is
+// read again as it was stored.
+func FuzzConfigFields(f *testing.F) {
+	f.Add("dedicated", "11111111-2222-4333-8444-555555555555", "", "", "", fuzzRoot, fuzzPEM, "", "", false, false, int64(30), int64(0), 4)
+	f.Add("clustered", "", "::1", "8086", "https://[::1]:8086", fuzzRoot, "", "", "", true, false, int64(40), int64(3600), 64)
+	f.Add("clustered", "", "h.example.com", "0", "http://u:p@h/%", "a b", "", fuzzPEM, "key", true, true, int64(-1), int64(1)<<62, -1)
+	f.Fuzz(func(t *testing.T, product, id, host, port, api, root, ca, cert, key string, insecure, plain bool, timeout, period int64, parallel int) {
+		c := defaultConfig
+		c.Cluster = issuer.Cluster{
+			Product: product, AccountID: id, ClusterID: id, Host: host, Port: port, APIURL: api, Root: issuer.NewSecret(root),
+			CACert: ca, ClientCert: cert, ClientKey: issuer.NewSecret(key), InsecureTLS: insecure, DisableTLS: plain,
+			Timeout: time.Duration(timeout) * time.Second, MaxParallel: parallel,
+		}
+		c.RootID = id
+		c.Rotation.Period = time.Duration(period) * time.Second
+		err := c.validate()
+		if err != nil {
+			if len(root) > 20 && strings.Contains(err.Error(), root) || len(key) > 20 && strings.Contains(err.Error(), key) {
+				t.Errorf("the error quotes a secret: %v", err)
+			}
+			return
+		}
+		c.Fingerprint = c.fingerprint()
+		entry, err := c.entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustRoundTrip(t, entry)
+	})
+}
+
+// What stands in storage as the config, or as a rotation, is understood or
+// refused, without a word of what it was.
+func FuzzStoredSecrets(f *testing.F) {
+	f.Add([]byte(`{"version":1,"product":"dedicated","mgmt_token":"`+fuzzRoot+`"}`), "M.V1.other")
+	f.Add([]byte(`{"version":1,"token":"`+fuzzRoot+`","mgmt_token":["`+fuzzRoot+`"]}`), "")
+	f.Add([]byte(`{"version":1,"mgmt_token":"`+fuzzRoot), "x")
+	f.Fuzz(func(t *testing.T, value []byte, token string) {
+		if _, err := configFrom(&logical.StorageEntry{Key: configKey, Value: value}); err != nil && strings.Contains(err.Error(), "ROOT") {
+			t.Errorf("config: %v", err)
+		}
+		r, err := rotationFrom(&logical.StorageEntry{Key: rotationKey, Value: value})
+		if err != nil {
+			if strings.Contains(err.Error(), "ROOT") {
+				t.Errorf("rotation: %v", err)
+			}
+			return
+		}
+		r.Token = issuer.NewSecret(strings.ToValidUTF8(token, "?"))
+		entry, err := r.entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := rotationFrom(entry); err != nil || again != r {
+			t.Errorf("%+v is read as %+v, %v", r, again, err)
+		}
+	})
+}
+
+// A request for a role is refused, leaving nothing, or makes a role that is
+// valid and is read again as it was stored, and by which a token is described.
+func FuzzRole(f *testing.F) {
+	for _, body := range []string{
+		`{}`, `{"ttl":"1h","max_ttl":"8h","max_active":3}`, `{"ttl":3600,"max_ttl":1}`, `{"ttl":"-1h"}`, `{"ttl":"1e9h"}`,
+		`{"description":"{{.RoleName}} for {{.DisplayName | truncate 10}}"}`, `{"description":"{{.Nothing}}"}`, `{"description":"{{"}`, `{"description":""}`,
+		`{"token_type":"database","read_databases":["a","*"],"write_databases":"b,c"}`, `{"token_type":"other"}`, `{"write_databases":[1,{}]}`, `{"maxttl":1}`,
+	} {
+		f.Add("ci", []byte(body))
+	}
+	f.Add("a..b", []byte(`{}`))
+	f.Fuzz(func(t *testing.T, name string, body []byte) {
+		if bytes.Contains(body, []byte("{{")) && !bytes.Contains(body, []byte("RoleName")) {
+			return // what a template can take in time and memory is not bounded
+		}
+		m := newFuzzedMount(t)
+		accepted, _ := m.write(t, "roles/"+name, body)
+		stored, err := m.storage.List(t.Context(), rolePrefix)
+		if err != nil || accepted != (len(stored) == 1) {
+			t.Fatalf("accepted: %v, stored: %v, %v", accepted, stored, err)
+		}
+		if !accepted {
+			return
+		}
+		r, err := loadRole(context.Background(), &m.storage, stored[0])
+		if err == nil {
+			err = r.validate()
+		}
+		if err != nil {
+			t.Fatalf("stored, and not valid: %v", err)
+		}
+		entry, err := r.entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := roleFrom(r.Name, entry)
+		if diff := cmp.Diff(r, again); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	})
+}
