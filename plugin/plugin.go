@@ -36,11 +36,15 @@ func Main() {
 }
 
 func serve() error {
+	logger := newLogger(os.Getenv("VAULT_LOG_LEVEL"))
+	if err := keepMemoryPrivate(); err != nil {
+		logger.Warn("a core dump of this plugin may show secrets", "error", err)
+	}
 	endWithVault()
 	return sdkplugin.ServeMultiplex(&sdkplugin.ServeOpts{
 		BackendFactoryFunc: factory(os.Getenv),
 		TLSProviderFunc:    requireMutualTLS,
-		Logger:             newLogger(os.Getenv("VAULT_LOG_LEVEL")),
+		Logger:             logger,
 	})
 }
 
