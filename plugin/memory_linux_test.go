@@ -47,7 +47,7 @@ func TestThePluginsMemoryIsItsOwn(t *testing.T) {
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid))
 	must(t, err)
 	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
-		t.Errorf("the process is dumpable: it belongs to user %d", uid)
+		t.Errorf("the process is dumpable: its memory belongs to user %d", uid)
 	}
 	mustDumpNoCore(t, cmd.Process.Pid)
 }

@@ -24,7 +24,8 @@ type Config struct {
 	SHA256 string // INFLUXCTL_SHA256, in hex; empty: not pinned
 
 	// Dir is where profiles are written while the program runs. Empty: in
-	// memory where there is /dev/shm, else the directory for temporary files.
+	// memory where there is /dev/shm, which must be writable then, else the
+	// directory for temporary files.
 	Dir string
 
 	Now func() time.Time // nil: time.Now
@@ -50,7 +51,7 @@ func New(cfg Config) *Driver {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	d := &Driver{now: cfg.Now, scratch: &scratch{dir: cfg.Dir}, launcher: &launcher{}}
+	d := &Driver{now: cfg.Now, scratch: &scratch{dir: cfg.Dir, memory: memoryDir}, launcher: &launcher{}}
 	d.program = newProgram(cfg, d.scratch, d.launcher)
 	d.queues.run = func(ctx context.Context, c issuer.Cluster, ids []string) map[string]error {
 		return (&cluster{d, c}).revokeBatch(ctx, ids)

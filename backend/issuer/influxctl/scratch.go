@@ -1,7 +1,9 @@
 package influxctl
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,26 +17,32 @@ const memoryDir = "/dev/shm"
 // A scratch makes private directories. Their names tell which process made
 // them, so that what a killed one has left behind is found and removed.
 type scratch struct {
-	dir   string // empty: memoryDir, or else the directory for temporary files
-	sweep sync.Once
+	dir    string // empty: memory, or else the directory for temporary files
+	memory string // memoryDir, but for tests
+	sweep  sync.Once
 }
 
-// make returns a new directory, mode 0700, for secrets.
+// make returns a new directory, mode 0700, for secrets. Where there is memory
+// that cannot be written to, it fails: no secret goes to a disk by accident.
 func (s *scratch) make() (string, error) {
 	if s.dir != "" {
 		return s.makeIn(s.dir)
 	}
-	if dir, err := s.makeIn(memoryDir); err == nil {
-		return dir, nil
+	dir, err := s.makeIn(s.memory)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.makeIn(os.TempDir())
+	case err != nil:
+		return "", fmt.Errorf("%w; influxctl's profile holds the root token and goes to no disk where there is %s: let the user that Vault runs as write there", err, s.memory)
 	}
-	return s.makeIn(os.TempDir())
+	return dir, nil
 }
 
 // makeIn is make in a place that the caller chooses: for programs, since what
 // is in memory can often not be executed.
 func (s *scratch) makeIn(base string) (string, error) {
 	s.sweep.Do(func() {
-		for _, base := range []string{s.dir, memoryDir, os.TempDir()} {
+		for _, base := range []string{s.dir, s.memory, os.TempDir()} {
 			sweep(base)
 		}
 	})

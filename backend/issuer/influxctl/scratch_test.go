@@ -64,8 +64,8 @@ func writeFile(t *testing.T, path string) {
 	}
 }
 
-func TestScratchIsInMemoryOrElseAmongTemporaryFiles(t *testing.T) {
-	s := &scratch{}
+func TestScratchIsInMemoryWhereThereIsSome(t *testing.T) {
+	s := &scratch{memory: memoryDir}
 	dir, err := s.make()
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,22 @@ func TestScratchIsInMemoryOrElseAmongTemporaryFiles(t *testing.T) {
 	if want := memoryDir; filepath.Dir(dir) != want {
 		t.Errorf("%s is not in %s", dir, want)
 	}
-	if _, err := (&scratch{dir: filepath.Join(t.TempDir(), "missing")}).make(); err == nil {
+}
+
+func TestScratchIsAmongTemporaryFilesOnlyWhereThereIsNoMemory(t *testing.T) {
+	disk := t.TempDir()
+	t.Setenv("TMPDIR", disk)
+	dir, err := (&scratch{memory: filepath.Join(disk, "missing")}).make()
+	if err != nil || filepath.Dir(dir) != disk {
+		t.Errorf("%s, %v", dir, err)
+	}
+	discard(dir)
+	unusable := filepath.Join(disk, "unusable")
+	writeFile(t, unusable)
+	if dir, err := (&scratch{memory: unusable}).make(); err == nil {
+		t.Errorf("a secret may be written to %s", dir)
+	}
+	if _, err := (&scratch{dir: filepath.Join(disk, "missing")}).make(); err == nil {
 		t.Error("no error")
 	}
 }
