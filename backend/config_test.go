@@ -56,7 +56,7 @@ func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
 	e.configure(map[string]any{"mgmt_token": " " + e.root.Secret.Reveal() + "\n", "request_timeout": "20s"})
 	want := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "", "api_url": "",
-		"mgmt_token_id": e.root.ID, "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
+		"mgmt_token_id": e.root.ID, "mgmt_token_expires_at": "never", "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
 		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag,
 		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 40, "expiry_warning": 7 * 24 * 3600,
 	}
@@ -205,7 +205,7 @@ func TestTheMountStaysWithItsClusterWhileTheLedgerHoldsTokens(t *testing.T) {
 	move := map[string]any{"cluster_id": "99999999-7777-4888-8999-aaaaaaaaaaaa", "mgmt_token": root.Secret.Reveal()}
 	h := e.creds()
 	e.refuse(400, updateOp, "config", move, "lease revoke", "same_cluster", "force")
-	e.refuse(400, deleteOp, "config", nil, "lease revoke", "force")
+	e.refuse(400, deleteOp, "config", nil, "lease revoke", "or give force=true")
 
 	move["force"] = true
 	e.write("config", move)
@@ -327,7 +327,7 @@ func TestCheckNamesTheStepThatFails(t *testing.T) {
 		status int
 		words  []string
 	}{
-		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "passed: program", "host"}},
+		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "program passed", "host"}},
 		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token mint others"}},
 		{issuertest.BeforeList, 2, errors.New("no route"), 502, []string{"find, failed"}},
 		{issuertest.BeforeRevoke, 1, errors.New("boom"), 502, []string{"revoke, failed"}},

@@ -57,7 +57,7 @@ func TestACredentialSaysWhatItIs(t *testing.T) {
 		t.Errorf("description %q", desc)
 	}
 	want := map[string]any{
-		"token_id": h.id(), "description": desc, "product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "token_type": "management",
+		"token_id": h.id(), "description": desc, "product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "", "token_type": "management",
 		"expires_at": now.Add(time.Hour + 30*time.Second + time.Second - time.Nanosecond).Truncate(time.Second).UTC().Format(time.RFC3339),
 	}
 	if diff := cmp.Diff(want, h.Data); diff != "" {

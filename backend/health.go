@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// took is how long something took, as the log shows it: the logger would print
+// a bare number.
+func took(d time.Duration) string { return d.Round(time.Millisecond).String() }
+
 // A health remembers how the cluster answered last. It lives as long as the
 // process.
 type health struct {

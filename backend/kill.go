@@ -169,7 +169,7 @@ func (b *backend) revokeTokens(ctx context.Context, s logical.Storage, kind stri
 			failed[r.Nonce] = fmt.Errorf("revoke token %s: %w", id, err)
 			continue
 		}
-		b.Logger().Info("token revoked", "role", r.Role, "token_id", id, "duration", b.now().Sub(began))
+		b.Logger().Info("token revoked", "role", r.Role, "token_id", id, "duration", took(b.now().Sub(began)))
 	}
 	return failed
 }
@@ -233,5 +233,8 @@ func backoff(first, most time.Duration, times int) time.Duration {
 func abridgeFailure(err error) string {
 	const most = 300
 	text := printable(err.Error())
-	return text[:min(len(text), most)]
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return text
 }

@@ -82,7 +82,7 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 		b.event(ctx, "renew-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 		return nil, fmt.Errorf("renew a lease of role %s: %w", l.role, err)
 	}
-	b.Logger().Info("lease renewed", "role", l.role, "token_id", r.TokenID, "ttl", resp.Secret.TTL)
+	b.Logger().Info("lease renewed", "role", l.role, "token_id", r.TokenID, "ttl", took(resp.Secret.TTL))
 	b.event(ctx, "renew", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 	return resp, nil
 }

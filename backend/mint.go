@@ -57,7 +57,7 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 	token, err := b.issue(ctx, c, r, o.role)
 	b.health.saw("mint", err, b.now())
 	if err != nil {
-		b.Logger().Warn("mint failed", "role", r.Role, "duration", b.now().Sub(began), "error", err)
+		b.Logger().Warn("mint failed", "role", r.Role, "duration", took(b.now().Sub(began)), "error", err)
 		b.event(context.WithoutCancel(ctx), "issue-fail", "creds/"+r.Role, "role", r.Role)
 		return minted{}, b.abandon(ctx, s, r, err)
 	}
@@ -71,7 +71,7 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 		b.event(context.WithoutCancel(ctx), "issue-fail", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
 		return minted{}, b.discard(ctx, s, r, err)
 	}
-	b.Logger().Info("token minted", "role", r.Role, "token_id", token.ID, "ttl", m.ttl, "expires_at", timestamp(r.ExpiresAt), "duration", b.now().Sub(began))
+	b.Logger().Info("token minted", "role", r.Role, "token_id", token.ID, "ttl", took(m.ttl), "expires_at", timestamp(r.ExpiresAt), "duration", took(b.now().Sub(began)))
 	b.event(ctx, "issue", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
 	return m, nil
 }

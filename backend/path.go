@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/hashicorp/vault/sdk/framework"
@@ -114,7 +115,10 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 		if near := nearest(name, fields); near != "" {
 			return badRequest("unknown field %q: did you mean %q?", abridge(name), near)
 		}
-		return badRequest("unknown field %q", abridge(name))
+		if len(fields) == 0 {
+			return badRequest("unknown field %q: this path takes none", abridge(name))
+		}
+		return badRequest("unknown field %q; the fields are %s", abridge(name), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 	}
 	return nil
 }

@@ -193,18 +193,18 @@ func (b *backend) permit(ctx context.Context, s logical.Storage, c *config, old 
 	if first || c.Fingerprint == old.Fingerprint || d.Get("force").(bool) {
 		return nil
 	}
-	return b.mustHoldNothing(ctx, s, "move to another cluster")
+	return b.mustHoldNothing(ctx, s, "move to another cluster", "same_cluster=true if the cluster only has a new name, or ")
 }
 
 // mustHoldNothing refuses what would leave the ledger's tokens behind.
-func (b *backend) mustHoldNothing(ctx context.Context, s logical.Storage, what string) error {
+func (b *backend) mustHoldNothing(ctx context.Context, s logical.Storage, what, or string) error {
 	empty, err := b.ledger.isEmpty(ctx, s)
 	if err != nil || empty {
 		return err
 	}
 	return badRequest("cannot %s: the ledger holds tokens that only the present config can revoke. "+
-		"Revoke them first (`vault lease revoke -prefix` on this mount's creds, then wait until status shows none), "+
-		"or give same_cluster=true if the cluster only has a new name, or force=true to leave them alive until they expire", what)
+		"Revoke them first (`vault lease revoke -prefix` on this mount's creds, then wait until status shows no tokens live, owed or pending), "+
+		"or give %sforce=true to leave them alive until they expire", what, or)
 }
 
 // verify lists the cluster's tokens with c, and learns what the list tells of
@@ -224,6 +224,9 @@ func (b *backend) verify(ctx context.Context, c *config) (warnings []string, err
 	switch {
 	case len(found) == 1:
 		c.RootID, c.RootExpiresAt = found[0].ID, found[0].ExpiresAt
+		if c.RootExpiresAt.IsZero() {
+			warnings = append(warnings, "The root token never expires. Rotate it (`vault write -f` this mount's config/rotate-root) for one that does and that only Vault knows.")
+		}
 		if found[0].Dead(now) || !strings.HasPrefix(c.Root.Reveal(), found[0].Prefix) {
 			return nil, badRequest("mgmt_token_id is not the id of mgmt_token")
 		}
@@ -280,8 +283,8 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"rotation_overlap": int(c.Rotation.overlap(c.Timeout).Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
 		"mount_tag": string(b.tag),
 	}
-	if !c.RootExpiresAt.IsZero() {
-		data["mgmt_token_expires_at"] = timestamp(c.RootExpiresAt)
+	if c.RootID != "" {
+		data["mgmt_token_expires_at"] = timestampOrNever(c.RootExpiresAt, "never")
 	}
 	resp := &logical.Response{Data: data}
 	if warning := c.expiryWarning(b.now()); warning != "" {
@@ -292,7 +295,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	if !d.Get("force").(bool) {
-		if err := b.mustHoldNothing(ctx, req.Storage, "delete the config"); err != nil {
+		if err := b.mustHoldNothing(ctx, req.Storage, "delete the config", ""); err != nil {
 			return fail(err)
 		}
 	}

@@ -87,6 +87,18 @@ var checkSteps = []checkStep{
 // their order.
 func (s checkStep) field(i int) string { return fmt.Sprintf("step_%d_%s", i+1, s.name) }
 
+// failure says which step failed, why, and what to do.
+func (s checkStep) failure(i int, passed []string, cause error) error {
+	before := "nothing had passed before"
+	if len(passed) > 0 {
+		before = strings.Join(passed, ", ") + " passed"
+	}
+	return &upstreamError{
+		fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before),
+		fmt.Errorf("%w. %s", cause, s.advice),
+	}
+}
+
 func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	kind := d.Get("token_type").(string)
 	if err := checkKind(kind); err != nil {
@@ -103,8 +115,7 @@ func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *fram
 		if err != nil {
 			k.cleanUp(ctx)
 			b.Logger().Warn("config check failed", "step", step.name, "error", err)
-			return fail(upstream(fmt.Sprintf("step %d of %d, %s, failed (passed: %s). %s The failure",
-				i+1, len(checkSteps), step.name, strings.Join(append(passed, "none")[:max(1, len(passed))], ", "), step.advice), err))
+			return fail(step.failure(i, passed, err))
 		}
 		k.resp.Data[step.field(i)] = "ok: " + saw
 		passed = append(passed, step.name)

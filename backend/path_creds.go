@@ -16,7 +16,7 @@ func (b *backend) pathCreds() *framework.Path {
 		"description": {Type: framework.TypeString, Required: true}, "expires_at": {Type: framework.TypeString, Required: true},
 		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true},
 		"cluster_id": {Type: framework.TypeString, Required: true}, "host": {Type: framework.TypeString, Required: true},
-		"token_type": {Type: framework.TypeString, Required: true},
+		"port": {Type: framework.TypeString, Required: true}, "token_type": {Type: framework.TypeString, Required: true},
 	})
 	return &framework.Path{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
@@ -69,7 +69,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	resp := b.Secret(secretType).Response(map[string]any{
 		"token": m.token.Secret.Reveal(), "token_id": m.token.ID,
 		"description": m.record.Description, "expires_at": timestamp(t.ExpiresAt),
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "token_type": r.Kind,
+		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port, "token_type": r.Kind,
 	}, lease{r.Name, m.record.Nonce}.internalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = m.ttl, m.maxTTL
 	resp.Secret.Renewable = t.renewable() && m.ttl < m.maxTTL

@@ -108,7 +108,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	if err := req.Storage.Put(ctx, entry); err != nil {
 		return nil, err
 	}
-	b.Logger().Info("role written", "role", r.Name, "ttl", r.TTL, "max_ttl", r.MaxTTL)
+	b.Logger().Info("role written", "role", r.Name, "ttl", human(r.TTL), "max_ttl", human(r.MaxTTL))
 	b.event(ctx, "role-write", "roles/"+r.Name, "role", r.Name)
 	if warnings := r.warnings(b.System().MaxLeaseTTL()); len(warnings) > 0 {
 		return &logical.Response{Warnings: warnings}, nil

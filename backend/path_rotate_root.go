@@ -72,7 +72,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, _ *frame
 		return resp, nil
 	case errors.Is(err, errUnproven) && !errors.Is(err, errGivenUp):
 		resp.Data["state"] = "proving"
-		resp.AddWarning(fmt.Sprintf("The cluster does not accept the new root token yet. The old one stays in use until it does; this goes on by itself for up to %s, see status.", rotationPatience))
+		resp.AddWarning(fmt.Sprintf("The cluster does not accept the new root token yet. The old one stays in use until it does; this goes on by itself for up to %s, see status.", human(rotationPatience)))
 		return resp, nil
 	case errors.Is(err, errNoRootID):
 		return fail(badRequest("%v", err))

@@ -29,7 +29,7 @@ func (b *backend) pathStatus() *framework.Path {
 				"cli_sha256": {Type: framework.TypeString}, "cli_error": {Type: framework.TypeString},
 				"last_success_at": {Type: framework.TypeString}, "last_failure_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
 				"tokens_pending": {Type: framework.TypeInt, Required: true}, "tokens_live": {Type: framework.TypeInt, Required: true}, "tokens_owed": {Type: framework.TypeInt, Required: true},
-				"owed":       {Type: framework.TypeSlice},
+				"owed":       {Type: framework.TypeStringSlice},
 				"oldest_due": {Type: framework.TypeString}, "ledger_loaded": {Type: framework.TypeBool, Required: true}, "ledger_error": {Type: framework.TypeString},
 			})),
 		},
@@ -68,8 +68,11 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config, resp *logical.Response) error {
 	data := resp.Data
 	data["cluster"], data["mgmt_token_id"] = c.Fingerprint, c.RootID
+	if c.RootID != "" {
+		data["mgmt_token_expires_at"] = timestampOrNever(c.RootExpiresAt, "never")
+	}
 	for field, moment := range map[string]time.Time{
-		"mgmt_token_expires_at": c.RootExpiresAt, "mgmt_token_since": c.RootSince, "mgmt_token_rotates_at": c.rotatesAt(),
+		"mgmt_token_since": c.RootSince, "mgmt_token_rotates_at": c.rotatesAt(),
 	} {
 		if !moment.IsZero() {
 			data[field] = timestamp(moment)
@@ -106,7 +109,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, data ma
 	if now.states[owed] == 0 {
 		return
 	}
-	debts := []any{}
+	debts := []string{}
 	for _, e := range b.ledger.everything() {
 		if e.state != owed || len(debts) == mostOwed {
 			continue
@@ -115,10 +118,8 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, data ma
 		if err != nil {
 			continue
 		}
-		debts = append(debts, map[string]any{
-			"nonce": r.Nonce, "role": r.Role, "token_id": r.TokenID, "attempts": r.Attempts,
-			"last_failure": r.LastFailure, "expires_at": timestampOrNever(r.ExpiresAt, "never"),
-		})
+		debts = append(debts, fmt.Sprintf("%s: token %s of role %s, expires %s, %d attempts: %s",
+			r.Nonce, r.TokenID, r.Role, timestampOrNever(r.ExpiresAt, "never"), r.Attempts, r.LastFailure))
 	}
 	data["owed"] = debts
 }

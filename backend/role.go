@@ -95,13 +95,13 @@ func (r role) validate() error {
 	case len(r.Name) > 128:
 		return fmt.Errorf("the role's name is longer than 128 characters")
 	case r.TTL < time.Second:
-		return fmt.Errorf("ttl must be at least 1s; leave it out for the default, %s", defaultTTL)
+		return fmt.Errorf("ttl must be at least 1s; leave it out for the default, %s", human(defaultTTL))
 	case r.MaxTTL < 0:
 		return fmt.Errorf("max_ttl must not be negative")
 	case r.TTL > longestTTL || r.MaxTTL > longestTTL:
 		return fmt.Errorf("ttl and max_ttl must not be longer than 100 years")
 	case r.MaxTTL > 0 && r.TTL > r.MaxTTL:
-		return fmt.Errorf("ttl, %s, must not be longer than max_ttl, %s", r.TTL, r.MaxTTL)
+		return fmt.Errorf("ttl, %s, must not be longer than max_ttl, %s", human(r.TTL), human(r.MaxTTL))
 	case r.MaxActive < 0:
 		return fmt.Errorf("max_active must not be negative; 0 sets no limit")
 	case len(r.Description) > 4096:
@@ -139,12 +139,12 @@ func (r role) validateKind() error {
 func (r role) warnings(mountMax time.Duration) (w []string) {
 	switch {
 	case r.MaxTTL == 0:
-		w = append(w, fmt.Sprintf("max_ttl is 0, which means the same as ttl here, not the mount's maximum: a lease ends after %s, cannot be renewed, and its token dies with it.", r.TTL))
+		w = append(w, fmt.Sprintf("max_ttl is 0, which means the same as ttl here, not the mount's maximum: a lease ends after %s, cannot be renewed, and its token dies with it.", human(r.TTL)))
 	case r.MaxTTL == r.TTL:
-		w = append(w, fmt.Sprintf("max_ttl equals ttl: a lease ends after %s and cannot be renewed.", r.TTL))
+		w = append(w, fmt.Sprintf("max_ttl equals ttl: a lease ends after %s and cannot be renewed.", human(r.TTL)))
 	}
 	if longest := max(r.TTL, r.MaxTTL); mountMax > 0 && longest > mountMax {
-		w = append(w, fmt.Sprintf("The %s is %s, and cuts what this role allows, %s, until the mount is tuned (vault secrets tune -max-lease-ttl=…).", limitMount, mountMax, longest))
+		w = append(w, fmt.Sprintf("The %s is %s, and cuts what this role allows, %s, until the mount is tuned (vault secrets tune -max-lease-ttl=…).", limitMount, human(mountMax), human(longest)))
 	}
 	return w
 }

@@ -92,7 +92,7 @@ func (p rotationPolicy) validate() error {
 	case ttl > 0 && ttl < time.Hour:
 		return errors.New("rotation_ttl must be at least 1h; 0 makes root tokens that never expire")
 	case p.Period > 0 && ttl > 0 && ttl < 2*p.Period:
-		return fmt.Errorf("rotation_ttl, %s, must be at least twice rotation_period, %s, so that a rotation that fails can be tried again before the root token dies", ttl, p.Period)
+		return fmt.Errorf("rotation_ttl, %s, must be at least twice rotation_period, %s, so that a rotation that fails can be tried again before the root token dies", human(ttl), human(p.Period))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -63,7 +64,7 @@ func (t terms) settle(now time.Time) (ttl, maxTTL time.Duration, err error) {
 	left := t.ExpiresAt.Add(-margin).Sub(now)
 	ttl, maxTTL = min(t.TTL, left), min(t.Cap, left)
 	if ttl < t.TTL/2 {
-		return 0, 0, fmt.Errorf("the mint took so long that only %s of the %s asked for would be left", max(0, left).Round(time.Second), t.TTL)
+		return 0, 0, fmt.Errorf("the mint took so long that only %s of the %s asked for would be left", human(max(0, left).Round(time.Second)), human(t.TTL))
 	}
 	return ttl, maxTTL, nil
 }
@@ -94,6 +95,18 @@ func ceilSecond(t time.Time) time.Time {
 	return t
 }
 
+// human writes a duration as people do: 15m, not 15m0s.
+func human(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 // warnings explains what a credential gets less of than was asked for.
 func (t terms) warnings(r role, requested, ttl time.Duration) (w []string) {
 	asked, what := r.TTL, limitRoleTTL
@@ -101,10 +114,10 @@ func (t terms) warnings(r role, requested, ttl time.Duration) (w []string) {
 		asked, what = requested, limitRequest
 	}
 	if t.TTL < asked {
-		w = append(w, fmt.Sprintf("The %s, %s, was cut to %s by the %s.", what, asked, t.TTL, t.TTLLimit))
+		w = append(w, fmt.Sprintf("The %s, %s, was cut to %s by the %s.", what, human(asked), human(t.TTL), t.TTLLimit))
 	}
 	if ttl.Round(time.Second) < t.TTL {
-		w = append(w, fmt.Sprintf("The lease, %s, was cut to %s by the %s.", t.TTL, ttl.Round(time.Second), limitMint))
+		w = append(w, fmt.Sprintf("The lease, %s, was cut to %s by the %s.", human(t.TTL), human(ttl.Round(time.Second)), limitMint))
 	}
 	return w
 }
