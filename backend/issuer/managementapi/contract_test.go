@@ -83,7 +83,10 @@ func (d documents) judge(product string, e exchanged) error {
 	}
 	asked := &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: params, Route: route,
-		Options: &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true, AuthenticationFunc: bearerOnly},
+		Options: &openapi3filter.Options{
+			IncludeResponseStatus: true, MultiError: true, AuthenticationFunc: bearerOnly,
+			SchemaValidationOptions: []openapi3.SchemaValidationOption{openapi3.WithStringFormatValidator("uuid", uuidFormat)},
+		},
 	}
 	answered := &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: asked, Status: e.status, Header: e.answerHeader,
@@ -94,6 +97,9 @@ func (d documents) judge(product string, e exchanged) error {
 		openapi3filter.ValidateResponse(context.Background(), answered),
 	)
 }
+
+// uuidFormat makes the validator look at what it leaves alone otherwise.
+var uuidFormat = openapi3.NewRegexpFormatValidator(openapi3.FormatOfStringForUUIDOfRFC4122)
 
 // bearerOnly is satisfied by a credential of the documented scheme.
 func bearerOnly(_ context.Context, in *openapi3filter.AuthenticationInput) error {
@@ -113,7 +119,7 @@ type table struct{}
 // A kind says whether a JSON value is of some kind.
 type kind func(any) bool
 
-// An object says what its fields are, of which those after "!" must be there.
+// An object says of what kind its fields are. Those with a "!" must be there.
 type object map[string]kind
 
 const uuidPattern = `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`
