@@ -16,6 +16,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/managementapi"
 )
 
 // version is what `vault plugin list` shows. A release sets it with -ldflags.
@@ -57,6 +58,9 @@ func factory(getenv func(string) string) logical.Factory {
 			backend.Management: influxctl.New(influxctl.Config{
 				Path:   getenv("INFLUXCTL_PATH"),
 				SHA256: getenv("INFLUXCTL_SHA256"),
+			}),
+			backend.Database: managementapi.New(managementapi.Config{
+				UserAgent: "vault-plugin-secrets-influxdb/" + version,
 			}),
 		},
 	})
