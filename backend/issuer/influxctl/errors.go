@@ -133,8 +133,11 @@ func causeOf(exit int, stderr string) cause {
 // failure is the error of a run that ended with a status other than zero. Only
 // its standard error is quoted: what create prints on standard output may be a
 // token.
+//
+// A token in it makes for doubt, since it may be a new one; but not if it is one
+// of the secrets, which a cluster may repeat when it refuses them.
 func failure(out outcome, secrets ...string) error {
-	c := causeOf(out.exit(), plain([]byte(out.stderr)))
+	c := causeOf(out.exit(), withoutAll(plain([]byte(out.stderr)), secrets))
 	err := fmt.Errorf("%s: %v", c.advice, out.state)
 	if said := quote(out.stderr, secrets...); said != "" {
 		err = fmt.Errorf("%w, saying %q", err, said)

@@ -175,6 +175,15 @@ func TestATokenInAnErrorIsNotQuoted(t *testing.T) {
 	s.mustNotQuote(err)
 }
 
+func TestARefusalMayRepeatTheRootToken(t *testing.T) {
+	s := newStage(t, script{"create": {Stderr: "code = Unauthenticated desc = invalid token M.V1.rootROOTroot1234567890+/=", Exit: 1}})
+	_, err := s.issue(t.Context())
+	if !errors.Is(err, issuer.ErrUnauthorized) {
+		t.Error(err)
+	}
+	s.mustNotQuote(err)
+}
+
 func TestWhateverEndsInDoubtIsNoRefusal(t *testing.T) {
 	for name, do := range map[string]step{
 		"killed":             {Killed: true},
@@ -183,6 +192,7 @@ func TestWhateverEndsInDoubtIsNoRefusal(t *testing.T) {
 		"html":               {Stdout: "<html><body>Bad Gateway</body></html>\n"},
 		"two tokens":         {Stdout: minted + "\nM.V1.another1234567890another123\n"},
 		"exit 1 with words":  {Exit: 1, Stderr: "something went wrong"},
+		"a new token":        {Exit: 1, Stderr: "code = Unauthenticated desc = of " + minted},
 		"only the root":      {Stdout: `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"M.V1.rootROOTroot1234567890+/="}`},
 		"token, then exit 1": {Stdout: created, Exit: 1},
 	} {

@@ -37,12 +37,7 @@ func plain(text []byte) string { return ansi.ReplaceAllString(string(text), "") 
 // those given, nor anything that looks like one. It errs on the side of taking
 // away too much.
 func quote(text string, secrets ...string) string {
-	text = secretShapes.ReplaceAllString(printable(text), redacted)
-	for _, s := range secrets {
-		if s = strings.TrimSpace(printable(s)); s != "" {
-			text = without(text, s)
-		}
-	}
+	text = withoutAll(secretShapes.ReplaceAllString(printable(text), redacted), secrets)
 	text = longWord.ReplaceAllStringFunc(text, func(word string) string {
 		if upper.MatchString(word) && lower.MatchString(word) && digit.MatchString(word) {
 			return redacted
@@ -59,6 +54,16 @@ func quote(text string, secrets ...string) string {
 // partLength is how long a part of a secret may be and still be quoted. It is
 // less than the prefix that lists show.
 const partLength = 7
+
+// withoutAll is without for every secret.
+func withoutAll(text string, secrets []string) string {
+	for _, s := range secrets {
+		if s = strings.TrimSpace(printable(s)); s != "" {
+			text = without(text, s)
+		}
+	}
+	return text
+}
 
 // without takes secret out of text, and every part of it that is longer than
 // partLength: a secret may be wrapped, or cut, where it is printed.

@@ -265,6 +265,10 @@ func TestClusteredProfileIsReachedByHostAndPort(t *testing.T) {
 	if n := len(r.Runs()); n != 1 {
 		t.Errorf("the cluster knows of %d runs, want 1", n)
 	}
+	r.writeProfile(clusteredProfile(t, r))
+	if got := r.run("management", "list"); got.exit != 1 || !strings.Contains(got.stderr, "authentication handshake failed: tls: first record") {
+		t.Errorf("TLS where there is none: %+v", got)
+	}
 }
 
 func TestClusteredProfileTrustsOnlyWhatItIsTold(t *testing.T) {

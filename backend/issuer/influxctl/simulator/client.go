@@ -130,6 +130,9 @@ func transportError(err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
+	if errors.Is(err, http.ErrSchemeMismatch) { // net/http's word for it
+		err = tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}
+	}
 	text := fmt.Sprintf("rpc error: code = Unavailable desc = error reading from server: %v", err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
