@@ -167,7 +167,9 @@ func (l *ledger) forget(nonce string) {
 }
 
 // loadAtOnce is how many records are read at a time while the index is loaded.
-const loadAtOnce = 4
+// Every read is a call to Vault's process and back; when many are under way they
+// share the cost of waking each other up.
+const loadAtOnce = 32
 
 // load brings every stored record into the index. It may be called again after
 // an error, and does nothing after a success.
