@@ -25,10 +25,6 @@ const (
 	// maxComplaint bounds what is read of an answer that says no.
 	maxComplaint = 64 << 10
 
-	// maxRest bounds what is read of an answer for no other purpose than to use
-	// its connection again.
-	maxRest = 4 << 10
-
 	// longestRetryAfter bounds what is believed of a Retry-After.
 	longestRetryAfter = time.Hour
 )
@@ -84,7 +80,6 @@ func (c *cluster) exchange(ctx context.Context, path string, q query) (reply, er
 		return reply{}, d.judge(err, c.secrets()...)
 	}
 	defer response.Body.Close()
-	defer drain(response.Body)
 	r := reply{status: response.StatusCode, retryAfter: c.retryAfter(response.Header)}
 	switch {
 	case !r.success():
@@ -119,10 +114,6 @@ func (c *cluster) request(ctx context.Context, path string, q query) (*http.Requ
 
 // secrets are what must not be quoted, should it come back.
 func (c *cluster) secrets() []string { return []string{c.Root.Reveal(), c.ClientKey.Reveal()} }
-
-// drain reads the end of an answer if it is near: only then can the connection
-// be used again.
-func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxRest) }
 
 // readComplaint reads the body of an answer that says no. Documented is
 // {"code": 404, "message": "…"}; the code may be a string, too. Of anything

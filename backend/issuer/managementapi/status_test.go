@@ -214,6 +214,7 @@ func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
 		"a time that is none":   `{"id":"` + someID + `","accessToken":"` + secret + `","expiresAt":"` + secret + `"}`,
 		"a secret for a number": `{"id":5,"accessToken":"` + secret + `"}`,
 		"more than fits":        answer(someID, secret+strings.Repeat("A", maxAnswer), expires),
+		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", maxAnswer) + "}",
 		"a second token":        answer(someID, secret, expires) + answer(someID, secret, expires),
 	} {
 		s := newStage(t, text(body))
@@ -229,24 +230,65 @@ func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
 	}
 }
 
+// texts returns what an error says, and all errors that it wraps.
+func texts(err error) string {
+	all := err.Error()
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			all += "\n" + texts(inner)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			all += "\n" + texts(inner)
+		}
+	}
+	return all
+}
+
 func TestNoErrorHoldsASecret(t *testing.T) {
-	const minted = "apiv1_m1ntedM1NTEDm1ntedM1NTED"
+	const minted = "apiv1_m1nted/M1NTED"
 	const stranger = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 	for code := 200; code < 600; code += 10 {
 		s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
-			complain(w, code, "got "+r.Header.Get("Authorization")+" for "+minted+" of "+stranger+` {"accessToken":"plain"}`)
+			_, root, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+			complain(w, code, "got "+root+" for "+minted+" of "+stranger+` {"accessToken":"plain"}`)
 		})
-		_, mint := s.issue(s.open(), "d")
-		_, list := collect(t.Context(), s.open())
-		for _, err := range []error{mint, list, s.open().Revoke(t.Context(), someID)[someID]} {
-			for _, secret := range []string{rootToken, minted, stranger, "plain"} {
-				for ; err != nil; err = errors.Unwrap(err) {
-					if strings.Contains(err.Error(), secret) {
+		for _, root := range []string{"M.V1.r00t+R00T", "0f-n0-known-shape"} {
+			where := s.cluster(issuer.Clustered)
+			where.Root = issuer.NewSecret(root)
+			_, mint := s.issue(s.Open(where), "d")
+			_, list := collect(t.Context(), s.Open(where))
+			for _, err := range []error{mint, list, s.Open(where).Revoke(t.Context(), someID)[someID]} {
+				for _, secret := range []string{root, minted, stranger, "plain"} {
+					if strings.Contains(texts(err), secret) {
 						t.Errorf("%d: %v", code, err)
 					}
 				}
+				if said := strings.Contains(texts(err), "got [redacted]"); said != (code >= 300) {
+					t.Errorf("%d: the rest should be told: %v", code, err)
+				}
 			}
 		}
+	}
+}
+
+func TestARefusedRootIsNotTriedFurther(t *testing.T) {
+	for _, code := range []int{401, 403} {
+		s := newStage(t, status(code, "no"))
+		if err := s.open().Revoke(t.Context(), someID, someID, someID)[someID]; is(err) != "unauthorized" || len(s.requests("")) != 1 {
+			t.Errorf("%d: %v after %q", code, err, s.requests(""))
+		}
+	}
+}
+
+func TestPartOfAListIsNoList(t *testing.T) {
+	s := newStage(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusPartialContent)
+		io.WriteString(w, `[]`)
+	})
+	if _, err := collect(t.Context(), s.open()); is(err) != "doubt" {
+		t.Error(err)
 	}
 }
 
