@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -428,10 +429,11 @@ func TestAContextThatEndsEndsACall(t *testing.T) {
 func TestACallThatWaitsForOthersIsNotBegun(t *testing.T) {
 	held := make(chan struct{})
 	s := newStage(t, func(_ http.ResponseWriter, r *http.Request) { <-held })
-	t.Cleanup(func() { close(held) })
 	where := s.cluster(issuer.Clustered)
 	where.MaxParallel = 1
-	go s.Open(where).Revoke(t.Context(), someID)
+	var first sync.WaitGroup
+	first.Go(func() { s.Open(where).Revoke(t.Context(), someID) })
+	t.Cleanup(func() { close(held); first.Wait() })
 	eventually(t, "the first is under way", func() bool { return len(s.requests("")) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

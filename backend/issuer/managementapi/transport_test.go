@@ -2,6 +2,7 @@ package managementapi
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -19,6 +20,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -180,16 +182,45 @@ func TestAClusterOutOfReachIsARefusal(t *testing.T) {
 	}
 }
 
-func TestAHandshakeThatTakesTooLongIsARefusal(t *testing.T) {
+func TestAHandshakeThatNeverEndsIsARefusal(t *testing.T) {
 	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { mute.Close() })
+	var accepted atomic.Int32
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := mute.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			accepted.Add(1)
+		}
+	})
+	t.Cleanup(func() { mute.Close(); serving.Wait() })
 	s := newStage(t, status(204, ""))
 	where := s.cluster(issuer.Clustered)
 	where.APIURL, where.Timeout = "https://"+mute.Addr().String(), 100*time.Millisecond
-	if _, err := s.issue(s.Open(where), "d"); is(err) != "refused" {
+	if _, err := s.issue(s.Open(where), "d"); is(err) != "refused" || !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	before := accepted.Load()
+	if err := s.Open(where).Revoke(t.Context(), someID)[someID]; is(err) != "refused" {
+		t.Error(err)
+	}
+	if n := accepted.Load() - before; n != 1 {
+		t.Errorf("%d connections to find out that nothing was sent", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	where.Timeout = time.Minute
+	before = accepted.Load()
+	serving.Go(func() {
+		eventually(t, "it is called", func() bool { return accepted.Load() > before })
+		cancel()
+	})
+	if _, err := s.Open(where).Issue(ctx, request("d")); is(err) != "refused" || !strings.Contains(err.Error(), "given up") {
 		t.Error(err)
 	}
 }
