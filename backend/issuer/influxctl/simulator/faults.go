@@ -72,6 +72,7 @@ type Faults struct {
 // out the operation.
 type When string
 
+// The moments at which things happen.
 const (
 	Before When = "before"
 	After  When = "after"

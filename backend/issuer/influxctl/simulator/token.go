@@ -9,6 +9,7 @@ import (
 // A Kind tells what a token is good for.
 type Kind string
 
+// The kinds of tokens.
 const (
 	Management Kind = "management" // administers the account
 	Database   Kind = "database"   // reads and writes data
