@@ -219,15 +219,20 @@ func (c config) validateAddress() error {
 	if c.APIURL == "" {
 		return nil
 	}
-	scheme := "https"
-	if c.DisableTLS {
-		scheme = "http"
-	}
 	u, err := url.Parse(c.APIURL)
-	if err != nil || u.Scheme != scheme || u.Hostname() == "" || (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() != c.APIURL {
-		return fmt.Errorf("api_url must be an origin and no more, like %s://cluster.example.com (http goes with disable_tls only)", scheme)
+	if err != nil || u.Hostname() == "" || (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() != c.APIURL {
+		return errors.New("api_url must be an origin and no more, like https://cluster.example.com")
 	}
-	return nil
+	if u.Scheme == "https" || u.Scheme == "http" && (c.DisableTLS || isLoopback(u.Hostname())) {
+		return nil
+	}
+	return errors.New("api_url must begin with https://; http:// goes with disable_tls, or with an address of this machine's own")
+}
+
+// isLoopback reports whether what is sent to host stays on the machine.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (c config) validateTLS() error {

@@ -86,6 +86,10 @@ func TestMakeDevShowsTheLifeOfATokenAndCtrlCLeavesNothing(t *testing.T) {
 		"$ vault lease renew influxdb/creds/automation/",
 		"$ vault lease revoke -sync influxdb/creds/automation/",
 		"401 Unauthorized",
+		"$ vault read influxdb/creds/telegraf",
+		"bucket=logs", "401 Unauthorized",
+		"bucket=metrics", "204 No Content",
+		"bucket=metrics", "401 Unauthorized",
 		"$ vault list -detailed influxdb/tokens",
 		"$ vault read influxdb/status",
 	} {

@@ -60,6 +60,7 @@ func TestStories(t *testing.T) {
 			"tokens":    command(tokens),
 			"use":       command(use),
 			"vault":     command(vault),
+			"write":     command(writeData),
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -87,6 +88,7 @@ func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*s
 //	$root                     secret of the cluster's first management token
 //	$account_id, $cluster_id  of the cluster
 //	$host, $port              of the cluster as one of product clustered (plain text)
+//	$api_url                  of the cluster's HTTP Management API
 //	$influxctl                path of the CLI
 //	$examples                 folder of the examples
 func newStory(env *testscript.Env, s *server, cli string) error {
@@ -124,6 +126,7 @@ func newStory(env *testscript.Env, s *server, cli string) error {
 		"cluster_id":  st.cluster.ClusterID(),
 		"host":        host,
 		"port":        port,
+		"api_url":     st.web.URL,
 		"influxctl":   influxctl,
 		"examples":    examples,
 		"PATH":        strings.Join([]string{s.bin, s.plugins, os.Getenv("PATH")}, string(filepath.ListSeparator)),

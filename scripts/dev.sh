@@ -84,17 +84,23 @@ checksum() {
 	if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-# use TOKEN asks the cluster for its databases with a token, and prints the first
-# line of the answer. It does without curl, which not every machine has.
-use() {
-	local address=${cluster_url#http://} path=/api/v0/accounts/$account_id/clusters/$cluster_id/databases line
-	printf '$ GET %s%s\n  Authorization: Bearer %.9s…\n' "$cluster_url" "$path" "$1"
+# ask METHOD PATH TOKEN sends the cluster a request with a token, and prints the
+# first line of the answer. It does without curl, which not every machine has.
+ask() {
+	local address=${cluster_url#http://} line
+	printf '$ %s %s%s\n  Authorization: Bearer %.9s…\n' "$1" "$cluster_url" "$2" "$3"
 	exec 9<>"/dev/tcp/${address%:*}/${address#*:}"
-	printf 'GET %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n' "$path" "$address" "$1" >&9
+	printf '%s %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n' "$1" "$2" "$address" "$3" >&9
 	IFS=$'\r' read -r line _ <&9
 	exec 9>&-
 	echo "$line"
 }
+
+# use TOKEN asks the cluster for its databases with a management token.
+use() { ask GET "/api/v0/accounts/$account_id/clusters/$cluster_id/databases" "$1"; }
+
+# write_point TOKEN DATABASE writes to a database with a database token.
+write_point() { ask POST "/api/v2/write?bucket=$2" "$1"; }
 
 start_cluster() {
 	mkdir "$scratch/bin"
@@ -153,7 +159,7 @@ set_up() {
 	say "The mount learns where its cluster is, and the root token: the management token that makes all others." \
 		"It comes out of a file, and no command shows it again."
 	run vault write influxdb/config product=dedicated \
-		account_id="$account_id" cluster_id="$cluster_id" mgmt_token=@root-token
+		account_id="$account_id" cluster_id="$cluster_id" api_url="$cluster_url" mgmt_token=@root-token
 	run vault read influxdb/config
 
 	say "Does it all work? This makes a token, finds it, revokes it, and sees it dead."
@@ -183,6 +189,18 @@ live_and_die() {
 	use "$token"
 }
 
+read_and_write() {
+	local token
+	say "Applications that only read and write data get a database token, which can do no more than that."
+	run vault write influxdb/roles/telegraf token_type=database write_databases=metrics ttl=1h
+	run vault read influxdb/creds/telegraf | tee credential
+	token=$(column token)
+	write_point "$token" logs
+	write_point "$token" metrics
+	run vault lease revoke -sync "$(column lease_id)"
+	write_point "$token" metrics
+}
+
 look_around() {
 	say "The next one stays, so that there is something to see."
 	run vault read influxdb/creds/deploy
@@ -198,6 +216,7 @@ echo
 echo "A simulated InfluxDB 3 cluster is at $cluster_url, a Vault at $VAULT_ADDR."
 set_up
 live_and_die
+read_and_write
 look_around
 cat <<EXPORTS
 
