@@ -31,6 +31,10 @@ unit: ## the quick tests: all but those on a real Vault
 test: ## every test, those on a real Vault too, with the race detector
 	go test -race -shuffle=on -timeout 20m ./...
 
+.PHONY: fuzz
+fuzz: ## every fuzz target, each for $FUZZTIME (10s)
+	@scripts/fuzz.sh $${FUZZTIME:-10s}
+
 # Long tests on a real Vault, of which `make test` runs short forms. Each prints
 # what it has measured.
 LONG = go test -count=1 -v -timeout 90m ./plugin
