@@ -116,6 +116,7 @@ var furnishing = []step{
 type desk struct {
 	server  *server
 	cluster *simulator.Cluster
+	origin  string // of the cluster's API, in plain text
 	dir     string
 	env     []string
 	here    *strings.Replacer // from the paths of the pages to those of the test
@@ -149,7 +150,7 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 		must(t, os.Symlink(filepath.Join(root, sub), filepath.Join(dir, sub)))
 	}
 	d := &desk{
-		server: s, cluster: cluster, dir: dir,
+		server: s, cluster: cluster, origin: plain.URL, dir: dir,
 		env: append(os.Environ(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+s.token, "HOME="+dir,
 			"PATH="+s.bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 			"ACCOUNT_ID="+cluster.AccountID(), "CLUSTER_ID="+cluster.ClusterID(), "API_URL="+secure.URL),

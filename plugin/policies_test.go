@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -45,6 +46,7 @@ var attempts = []attempt{
 	{"GET", "status", nil, lookers},
 	{"POST", "/sys/leases/renew", map[string]any{"lease_id": livingLease}, []string{"operator", "application", "auditor"}}, // as Vault's default policy has it
 	{"POST", "/sys/leases/revoke", map[string]any{"lease_id": livingLease}, application},
+	{"POST", "/sys/leases/revoke/" + livingLease, nil, application},
 	{"POST", "/sys/leases/revoke-prefix/influxdb/creds/telegraf", nil, operator},
 	{"POST", "/sys/mounts/influxdb/tune", map[string]any{"max_lease_ttl": "1h"}, noPolicy},
 	{"DELETE", "config?force=true", nil, operator}, // last
@@ -94,7 +96,7 @@ func (a attempt) by(t *testing.T, st *stage, person *server, allowed bool, polic
 	if a.body["lease_id"] == livingLease {
 		a.body = map[string]any{"lease_id": held.Lease}
 	}
-	err = person.call(t.Context(), a.method, a.place(nonceOf(token)), a.body, nil)
+	err = person.call(t.Context(), a.method, a.place(nonceOf(token), held.Lease), a.body, nil)
 	switch {
 	case allowed && err != nil:
 		t.Errorf("the %s may %s %s: %v", policy, a.method, a.path, err)
@@ -103,13 +105,12 @@ func (a attempt) by(t *testing.T, st *stage, person *server, allowed bool, polic
 	}
 }
 
-// place is the path of the attempt, where NONCE stands for that of a token.
-func (a attempt) place(nonce string) string {
-	if a.path[0] == '/' {
-		return a.path[1:]
+// place is the path of the attempt, below the mount unless it begins with a
+// slash. NONCE stands for that of the living lease's token.
+func (a attempt) place(nonce, lease string) string {
+	path := strings.NewReplacer("NONCE", nonce, livingLease, lease).Replace(a.path)
+	if whole, ok := strings.CutPrefix(path, "/"); ok {
+		return whole
 	}
-	if a.path == "tokens/NONCE" {
-		return "influxdb/tokens/" + nonce
-	}
-	return "influxdb/" + a.path
+	return "influxdb/" + path
 }

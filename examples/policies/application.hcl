@@ -8,12 +8,20 @@ path "influxdb/creds/telegraf" {
   capabilities = ["read", "update"]
 }
 
-# A lease id is known to whoever was given the lease, and to nobody else without
-# a policy for sys/leases/lookup. The default policy allows to renew already.
+# The default policy allows to renew already.
 path "sys/leases/renew" {
   capabilities = ["update"]
 }
 
+# `vault lease revoke` names the lease in the path, so that it can be limited to
+# those of the role.
+path "sys/leases/revoke/influxdb/creds/telegraf/*" {
+  capabilities = ["update"]
+}
+
+# Other clients, such as the Vault Secrets Operator, name it in the body. A lease's
+# id is known to whoever was given the lease, and to nobody else without a policy
+# for sys/leases/lookup. Leave this out where no such client is used.
 path "sys/leases/revoke" {
   capabilities = ["update"]
 }

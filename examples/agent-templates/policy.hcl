@@ -1,0 +1,12 @@
+# What the Agent of this folder may read.
+path "influxdb/creds/automation" {
+  capabilities = ["read"]
+}
+
+path "influxdb/creds/telegraf" {
+  capabilities = ["read"]
+}
+
+path "influxdb/creds/grafana" {
+  capabilities = ["read"]
+}
