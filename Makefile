@@ -52,9 +52,13 @@ load: ## how many processes end $LOAD_LEASES (1000), and what a start with $STAR
 	LOAD_LEASES=$${LOAD_LEASES:-1000} START_RECORDS=$${START_RECORDS:-100000} $(LONG) -parallel 1 -run 'TestMany|TestAFull'
 	go test -run '^$$' -bench 'Load|Tick' ./backend
 
+.PHONY: bench
+bench: ## the engine beside the bare CLI and beside Vault itself, into docs/performance.md; six minutes
+	go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin
+
 .PHONY: conformance
-conformance: ## the promises of an issuer, on the influxctl of $INFLUXCTL_PATH or on the simulator
-	go test -count=1 -run Conform -v ./backend/issuer/influxctl
+conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH), or else on the simulator
+	go test -count=1 -run AtHand -timeout 30m -v ./backend/issuer/influxctl
 
 .PHONY: lint
 lint: ## formatting, linters, the modules, and who may import whom
