@@ -84,7 +84,7 @@ func kill(victims ...process) {
 }
 
 // memory is the resident memory of a process in MB, now and at its peak.
-func (p process) memory(t *testing.T) (now, peak float64) {
+func (p process) memory(t testing.TB) (now, peak float64) {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	must(t, err)

@@ -43,7 +43,7 @@ const pluginCommand = "vault-plugin-secrets-influxdb"
 // startVault starts a server that ends with the test, with further lines for its
 // configuration. Whoever calls it has Vault built, if there is none on the
 // machine.
-func startVault(t *testing.T, settings ...string) *server {
+func startVault(t testing.TB, settings ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &server{
@@ -89,7 +89,7 @@ func startVault(t *testing.T, settings ...string) *server {
 }
 
 // vaultBinary is what scripts/vault.sh finds or builds.
-func vaultBinary(t *testing.T) string {
+func vaultBinary(t testing.TB) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join("..", "scripts", "vault.sh"))
 	cmd.Stderr = os.Stderr
@@ -99,7 +99,7 @@ func vaultBinary(t *testing.T) string {
 }
 
 // build puts the program of a package of this module into a folder.
-func build(t *testing.T, dir, pkg string, flags ...string) {
+func build(t testing.TB, dir, pkg string, flags ...string) {
 	t.Helper()
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
 	cmd := exec.CommandContext(t.Context(), "go", append(args, pkg)...)
@@ -110,7 +110,7 @@ func build(t *testing.T, dir, pkg string, flags ...string) {
 }
 
 // freeAddress is a loopback address that nobody listened on a moment ago.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -133,7 +133,7 @@ type serverProcess struct {
 }
 
 // run starts the server's process.
-func (s *server) run(t *testing.T) {
+func (s *server) run(t testing.TB) {
 	t.Helper()
 	log, err := os.OpenFile(s.logs[0], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(t, err)
@@ -161,7 +161,7 @@ func (p *serverProcess) kill() {
 }
 
 // open initialises and unseals the server, and has it keep an audit log.
-func (s *server) open(t *testing.T) {
+func (s *server) open(t testing.TB) {
 	t.Helper()
 	var init struct {
 		Keys  []string `json:"keys"`
@@ -178,7 +178,7 @@ func (s *server) open(t *testing.T) {
 }
 
 // unseal unseals the server and waits until it serves.
-func (s *server) unseal(t *testing.T) {
+func (s *server) unseal(t testing.TB) {
 	t.Helper()
 	must(t, eventually(t.Context(), 30*time.Second, func() error {
 		return s.call(t.Context(), "PUT", "sys/unseal", map[string]any{"key": s.key}, nil)
@@ -250,7 +250,7 @@ func (s *server) keepSecret(secrets ...string) {
 }
 
 // autopsy reads the logs of a server that has ended.
-func (s *server) autopsy(t *testing.T) {
+func (s *server) autopsy(t testing.TB) {
 	for _, path := range s.logs {
 		log, err := os.ReadFile(path)
 		if err != nil {

@@ -1,0 +1,260 @@
+package plugin_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+)
+
+const (
+	maxParallel = 4 // what the engine allows by default
+	cliLatency  = 100 * time.Millisecond
+	rounds      = 3 // in each, what is compared takes turns
+)
+
+// BenchmarkEngine measures the engine on a real Vault, beside what it is compared
+// with: the same CLI run in a bare loop, and a plugin that answers a leased UUID.
+// It writes docs/performance.md. Nothing in it fails for being slow.
+//
+// $BENCH_LEASES is how many leases are revoked (1000), $BENCH_LIST how many
+// tokens are listed (1000000), $BENCH_SECONDS how long one measurement runs (10).
+func BenchmarkEngine(b *testing.B) {
+	results := &sheet{}
+	for _, measure := range []func(*testing.B, *server, *sheet){
+		measureCLI, measureDatabase, measureRevocation, measureList,
+	} {
+		measure(b, startVault(b), results)
+	}
+	measureParts(b, results)
+	results.publish(b)
+}
+
+// number is one of the measurement's own size, which the environment can change.
+func number(b *testing.B, name string, usual int) int {
+	b.Helper()
+	text, ok := os.LookupEnv(name)
+	if !ok {
+		return usual
+	}
+	n := 0
+	_, err := fmt.Sscan(text, &n)
+	must(b, err)
+	return n
+}
+
+// A rig is a mount of the engine beside one of the yardstick, and a simulated
+// cluster that is a process of its own, so that what it costs is nobody else's.
+type rig struct {
+	*server
+	cluster struct {
+		URL       string `json:"url"`
+		AccountID string `json:"account_id"`
+		ClusterID string `json:"cluster_id"`
+		Root      string `json:"root"`
+	}
+	cli       string  // path of the program
+	profile   string  // what it is configured with in the bare loop
+	engine    process // that the mount's plugin runs in
+	yardstick process
+}
+
+func newRig(b *testing.B, s *server) *rig {
+	b.Helper()
+	r := &rig{server: s}
+	must(b, s.call(b.Context(), "POST", "sys/loggers", map[string]any{"level": "info"}, nil)) // as in production
+	dir := b.TempDir()
+	build(b, dir, "./cmd/influxctl-sim")
+	build(b, s.plugins, "./plugin/testdata/yardstick")
+	r.startCluster(b, filepath.Join(dir, "influxctl-sim"))
+	var err error
+	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: r.cluster.URL})
+	must(b, err)
+	r.mountBoth(b)
+	at, err := url.Parse(r.cluster.URL)
+	must(b, err)
+	r.set(b, "engine/config", map[string]any{
+		"product": "clustered", "host": at.Hostname(), "port": at.Port(), "disable_tls": true, "mgmt_token": r.cluster.Root,
+		"request_timeout": "40s",
+	})
+	r.set(b, "engine/roles/cli", map[string]any{"ttl": "1h", "max_ttl": "8h"})
+	r.set(b, "engine/roles/api", map[string]any{"ttl": "1h", "max_ttl": "8h", "token_type": "database", "write_databases": "metrics"})
+	r.profile = filepath.Join(dir, "profile", "profile.toml")
+	must(b, os.Mkdir(filepath.Dir(r.profile), 0o700))
+	must(b, os.WriteFile(r.profile, fmt.Appendf(nil,
+		"[[profile]]\nname = 'vault'\nproduct = 'clustered'\nhost = %q\nport = %q\nmgmt_token = %q\n[profile.tls]\ndisable = true\n",
+		at.Hostname(), at.Port(), r.cluster.Root), 0o600))
+	return r
+}
+
+// startCluster runs the simulated cluster until the benchmark ends.
+func (r *rig) startCluster(b *testing.B, program string) {
+	b.Helper()
+	cmd := exec.CommandContext(b.Context(), program, "cluster")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	must(b, err)
+	must(b, cmd.Start())
+	b.Cleanup(func() { _ = cmd.Wait() })
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	must(b, err)
+	must(b, json.Unmarshal(line, &r.cluster))
+}
+
+// mountBoth mounts the engine and the yardstick, and finds their processes.
+func (r *rig) mountBoth(b *testing.B) {
+	b.Helper()
+	must(b, r.register(b.Context(), "engine", "INFLUXCTL_PATH="+r.cli))
+	must(b, r.mount(b.Context(), "engine", "engine"))
+	binary, err := os.ReadFile(filepath.Join(r.plugins, "yardstick"))
+	must(b, err)
+	sum := sha256.Sum256(binary)
+	r.set(b, "sys/plugins/catalog/secret/yardstick", map[string]any{"command": "yardstick", "sha256": hex.EncodeToString(sum[:])})
+	must(b, r.mount(b.Context(), "yardstick", "yardstick"))
+	for of, want := range map[*process]string{&r.engine: pluginCommand, &r.yardstick: "yardstick"} {
+		current, _ := r.pluginProcesses()
+		i := slices.IndexFunc(current, func(p process) bool { return filepath.Base(p.program) == want })
+		if i < 0 {
+			b.Fatalf("no process runs %s", want)
+		}
+		*of = current[i]
+	}
+}
+
+// set writes to a path of the server.
+func (r *rig) set(b *testing.B, path string, data map[string]any) {
+	b.Helper()
+	must(b, r.call(b.Context(), "POST", path, data, nil))
+}
+
+// control asks the simulated cluster what no real one would answer.
+func (r *rig) control(b *testing.B, method, path string, body, into any) {
+	b.Helper()
+	text, err := json.Marshal(body)
+	must(b, err)
+	req, err := http.NewRequestWithContext(b.Context(), method, r.cluster.URL+"/sim/control/"+path, bytes.NewReader(text))
+	must(b, err)
+	resp, err := r.web.Do(req)
+	must(b, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	must(b, err)
+	if resp.StatusCode >= 300 {
+		b.Fatalf("%s %s: %s: %s", method, path, resp.Status, answer)
+	}
+	if into != nil {
+		must(b, json.Unmarshal(answer, into))
+	}
+}
+
+// slow makes every operation of the cluster take so long.
+func (r *rig) slow(b *testing.B, latency time.Duration) {
+	b.Helper()
+	r.control(b, "PUT", "faults", simulator.Faults{Any: simulator.Fault{Latency: simulator.Duration(latency)}}, nil)
+}
+
+// reads reads a path of the server.
+func (r *rig) reads(path string) func(context.Context) error {
+	return func(ctx context.Context) error { return r.call(ctx, "GET", path, nil, nil) }
+}
+
+// bare runs the CLI as the engine does, but for all that the engine adds: the
+// profile is at hand, and nobody reads the answer.
+func (r *rig) bare(args ...string) func(context.Context) error {
+	args = append([]string{"--config", r.profile, "--profile", "vault", "--timeout", "40s", "management"}, args...)
+	return func(ctx context.Context) error {
+		cmd := exec.CommandContext(ctx, r.cli, args...)
+		cmd.Env = []string{"HOME=" + r.home}
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("%w: %s", err, &said)
+		}
+		return nil
+	}
+}
+
+func (r *rig) bareCreate() func(context.Context) error {
+	until := time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05Z")
+	return r.bare("create", "--description=bare", "--expires-at="+until, "--format", "json")
+}
+
+// A load is something that clients do over and over.
+type load struct {
+	clients int
+	do      func(context.Context) error
+}
+
+// A measurement is how long each call of a load took, and all together.
+type measurement struct {
+	calls []time.Duration
+	took  time.Duration
+}
+
+func (m measurement) perSecond() float64 { return float64(len(m.calls)) / m.took.Seconds() }
+
+// at is a quantile, from 0 to 1, of the calls' duration in milliseconds.
+func (m measurement) at(q float64) float64 {
+	sorted := slices.Sorted(slices.Values(m.calls))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Seconds() * 1000
+}
+
+// compare runs loads in turns, so that what disturbs one disturbs all.
+func compare(b *testing.B, loads ...load) []measurement {
+	b.Helper()
+	length := time.Duration(number(b, "BENCH_SECONDS", 10)) * time.Second / rounds
+	total := make([]measurement, len(loads))
+	for range rounds {
+		for i, l := range loads {
+			m, err := l.run(b.Context(), length)
+			must(b, err)
+			total[i].calls = append(total[i].calls, m.calls...)
+			total[i].took += m.took
+		}
+	}
+	return total
+}
+
+// run runs the load for so long, and until the calls that are under way then
+// have ended.
+func (l load) run(ctx context.Context, length time.Duration) (m measurement, err error) {
+	var mu sync.Mutex
+	var clients sync.WaitGroup
+	began := time.Now()
+	for range l.clients {
+		clients.Go(func() {
+			for time.Since(began) < length {
+				start := time.Now()
+				failed := l.do(ctx)
+				took := time.Since(start)
+				mu.Lock()
+				m.calls = append(m.calls, took)
+				if failed != nil {
+					err = failed
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	clients.Wait()
+	m.took = time.Since(began)
+	return m, err
+}
