@@ -22,9 +22,33 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 )
 
-// TestThePagesRun runs every command that README and the pages of docs show in
-// a console block, against a real Vault, and compares what it prints with what
-// the page shows:
+// TestTheDocuments holds README, the pages of docs and the examples against a
+// real Vault, on which they take turns to have a mount at influxdb/.
+func TestTheDocuments(t *testing.T) {
+	t.Parallel()
+	s := startVault(t)
+	must(t, os.Symlink("vault", filepath.Join(s.bin, "bao"))) // its registration API is the same
+	built := t.TempDir()
+	build(t, built, "./cmd/influxctl-sim")
+	build(t, built, "./cmd/"+pluginCommand, "-ldflags=-X "+module+"/plugin.version=v0.2.0")
+	for _, page := range pages(t) {
+		if steps := stepsOf(t, page); len(steps) > 0 {
+			t.Run(filepath.Base(page), func(t *testing.T) { newDesk(t, s, built).runPage(t, page, steps) })
+		}
+	}
+	t.Run("the reference is that of the mount", func(t *testing.T) { compareReference(t, s) })
+	for name, example := range map[string]func(*testing.T, *desk){
+		"an Agent renders the templates":       agentRenders,
+		"a CI job borrows a token":             jobBorrows,
+		"the Kubernetes requests are answered": kubernetesRequests,
+		"the roles of Terraform are accepted":  terraformRoles,
+	} {
+		t.Run(name, func(t *testing.T) { example(t, newExample(t, s, built)) })
+	}
+}
+
+// runPage runs every command that a page shows in a console block, and compares
+// what it prints with what the page shows:
 //
 //	$ COMMAND     is run by bash; a line that ends in \ goes on in the next
 //	text          must be printed; … stands for any text, alone for any lines
@@ -32,25 +56,11 @@ import (
 //
 // Runs of blanks count as one, for tables are as wide as what stands in them.
 // All commands of a page share a shell.
-func TestThePagesRun(t *testing.T) {
-	s := startVault(t)
-	must(t, os.Symlink("vault", filepath.Join(s.bin, "bao"))) // its registration API is the same
-	built := t.TempDir()
-	build(t, built, "./cmd/influxctl-sim")
-	build(t, built, "./cmd/"+pluginCommand, "-ldflags=-X "+module+"/plugin.version=v0.2.0")
-	for _, page := range pages(t) {
-		t.Run(filepath.Base(page), func(t *testing.T) {
-			steps := stepsOf(t, page)
-			if len(steps) == 0 {
-				return // the links of the page are checked elsewhere
-			}
-			d := newDesk(t, s, built)
-			if page != "../README.md" { // which begins with nothing
-				d.run(t, furnishing)
-			}
-			d.run(t, steps)
-		})
+func (d *desk) runPage(t *testing.T, page string, steps []step) {
+	if page != "../README.md" { // which begins with nothing
+		d.run(t, furnishing)
 	}
+	d.run(t, steps)
 }
 
 // pages are the documents whose commands are run.
@@ -270,12 +280,12 @@ type reference struct {
 	Answer     []string          // fields
 }
 
-// TestTheReferenceIsThatOfTheMount compares docs/api.md with the OpenAPI
-// document and the help that Vault serves for a mount.
-func TestTheReferenceIsThatOfTheMount(t *testing.T) {
-	s := startVault(t)
+// compareReference compares docs/api.md with the OpenAPI document and the help
+// that Vault serves for a mount.
+func compareReference(t *testing.T, s *server) {
 	must(t, s.register(t.Context(), "influxdb"))
 	must(t, s.mount(t.Context(), "influxdb", "influxdb"))
+	defer func() { must(t, s.call(t.Context(), "DELETE", "sys/mounts/influxdb", nil, nil)) }()
 	served, defaults := servedReference(t, s)
 	documented, documentedDefaults := documentedReference(t)
 	if diff := cmp.Diff(served, documented); diff != "" {
@@ -319,26 +329,30 @@ type openAPIPath struct {
 	Delete     *openAPIOperation `json:"delete"`
 }
 
+type openAPI struct {
+	Paths      map[string]openAPIPath `json:"paths"`
+	Components struct {
+		Schemas map[string]schema `json:"schemas"`
+	} `json:"components"`
+}
+
+// named returns the properties of an operation's Request or Response. Vault drops
+// the references to schemas from what a plugin tells it, and keeps the schemas:
+// they are called like the operation.
+func (o openAPI) named(op *openAPIOperation, what string) map[string]schema {
+	var name strings.Builder
+	for word := range strings.SplitSeq(op.ID, "-") {
+		name.WriteString(strings.ToUpper(word[:1]) + word[1:])
+	}
+	return o.Components.Schemas[name.String()+what].Properties
+}
+
 // servedReference reads the mount's part of the server's OpenAPI document, and
 // the defaults in it.
 func servedReference(t *testing.T, s *server) (map[string]reference, map[string]string) {
 	t.Helper()
-	var document struct {
-		Paths      map[string]openAPIPath `json:"paths"`
-		Components struct {
-			Schemas map[string]schema `json:"schemas"`
-		} `json:"components"`
-	}
+	var document openAPI
 	must(t, s.call(t.Context(), "GET", "sys/internal/specs/openapi", nil, &document))
-	// Vault drops the references to schemas from what a plugin tells it, and
-	// keeps the schemas: they are called like the operation.
-	named := func(op *openAPIOperation, what string) map[string]schema {
-		var name strings.Builder
-		for word := range strings.SplitSeq(op.ID, "-") {
-			name.WriteString(strings.ToUpper(word[:1]) + word[1:])
-		}
-		return document.Components.Schemas[name.String()+what].Properties
-	}
 	served, defaults := map[string]reference{}, map[string]string{}
 	for path, p := range document.Paths {
 		name, ours := strings.CutPrefix(path, "/influxdb/")
@@ -360,11 +374,11 @@ func servedReference(t *testing.T, s *server) (map[string]reference, map[string]
 				}
 			}
 			if method == "POST" {
-				for name, s := range named(op, "Request") {
+				for name, s := range document.named(op, "Request") {
 					note(name, s)
 				}
 			}
-			r.Answer = slices.AppendSeq(r.Answer, maps.Keys(named(op, "Response")))
+			r.Answer = slices.AppendSeq(r.Answer, maps.Keys(document.named(op, "Response")))
 		}
 		for _, parameter := range p.Parameters {
 			note(parameter.Name, parameter.Schema)

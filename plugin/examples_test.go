@@ -29,13 +29,10 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 )
 
-// newExample starts a Vault with the mount and the roles that the examples
-// suppose.
-func newExample(t *testing.T) *desk {
+// newExample is a desk with the mount and the roles that the examples suppose.
+func newExample(t *testing.T, s *server, built string) *desk {
 	t.Helper()
-	built := t.TempDir()
-	build(t, built, "./cmd/influxctl-sim")
-	d := newDesk(t, startVault(t), built)
+	d := newDesk(t, s, built)
 	d.run(t, append(slices.Clone(furnishing),
 		step{command: `vault write influxdb/config host=cluster.example.com mgmt_token=@root-token`},
 		step{command: `vault write influxdb/roles/grafana token_type=database read_databases=metrics ttl=1h max_ttl=24h`},
@@ -69,10 +66,9 @@ func (d *desk) answer(t *testing.T, method, path, token string) int {
 	return resp.StatusCode
 }
 
-// TestAnAgentRendersTheTemplates has a real Agent render every template, reads
+// agentRenders has a real Agent render every template, reads
 // each file in its own syntax, and uses the tokens in them.
-func TestAnAgentRendersTheTemplates(t *testing.T) {
-	d := newExample(t)
+func agentRenders(t *testing.T, d *desk) {
 	must(t, os.Mkdir(filepath.Join(d.dir, "stub"), 0o700))
 	must(t, os.WriteFile(filepath.Join(d.dir, "stub", "systemctl"), []byte("#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/said\"\n"), 0o700))
 	d.run(t, []step{
@@ -85,9 +81,35 @@ func TestAnAgentRendersTheTemplates(t *testing.T) {
 		{command: `env -u VAULT_TOKEN PATH="$PWD/../stub:$PATH" vault agent -config=agent.hcl -exit-after-auth`},
 		{command: `./list-databases.sh ` + d.origin + ` $ACCOUNT_ID $CLUSTER_ID`},
 	})
+	manager, writer, reader := d.compareRendered(t)
+	databases := "/api/v0/accounts/" + d.cluster.AccountID() + "/clusters/" + d.cluster.ClusterID() + "/databases"
+	for _, c := range []struct {
+		method, path, token string
+		status              int
+	}{
+		{"GET", databases, manager, 200},
+		{"POST", "/api/v2/write?bucket=metrics", writer, 204},
+		{"POST", "/api/v2/write?bucket=metrics", reader, 401},
+	} {
+		if got := d.answer(t, c.method, c.path, c.token); got != c.status {
+			t.Errorf("%s %s is answered %d, not %d", c.method, c.path, got, c.status)
+		}
+	}
+	if n := len(d.alive()); n != 3 {
+		t.Errorf("the Agent reads %d credentials for three paths", n)
+	}
+	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
+		t.Errorf("systemctl was told: %s", said)
+	}
+}
+
+// compareRendered compares every rendered file with what its program wants, and
+// returns the three tokens that stand in them.
+func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
+	t.Helper()
 	terraform, chronograf := d.variables(t, "terraform.env"), d.variables(t, "chronograf.env")
 	mcp, database := d.variables(t, "mcp.env"), d.variables(t, "database.env")
-	manager, reader, writer := terraform["INFLUXDB3_TOKEN"], chronograf["INFLUXDB_TOKEN"], database["INFLUX_TOKEN"]
+	manager, writer, reader = terraform["INFLUXDB3_TOKEN"], database["INFLUX_TOKEN"], chronograf["INFLUXDB_TOKEN"]
 	account, cluster := d.cluster.AccountID(), d.cluster.ClusterID()
 	for _, c := range []struct {
 		name      string
@@ -114,25 +136,7 @@ func TestAnAgentRendersTheTemplates(t *testing.T) {
 			t.Errorf("%s (-want +rendered):\n%s", c.name, diff)
 		}
 	}
-	databases := "/api/v0/accounts/" + account + "/clusters/" + cluster + "/databases"
-	for _, c := range []struct {
-		method, path, token string
-		status              int
-	}{
-		{"GET", databases, manager, 200},
-		{"POST", "/api/v2/write?bucket=metrics", writer, 204},
-		{"POST", "/api/v2/write?bucket=metrics", reader, 401},
-	} {
-		if got := d.answer(t, c.method, c.path, c.token); got != c.status {
-			t.Errorf("%s %s is answered %d, not %d", c.method, c.path, got, c.status)
-		}
-	}
-	if n := len(d.alive()); n != 3 {
-		t.Errorf("the Agent reads %d credentials for three paths", n)
-	}
-	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
-		t.Errorf("systemctl was told: %s", said)
-	}
+	return manager, writer, reader
 }
 
 // variables reads a rendered environment file, as programs do that know no
@@ -162,10 +166,9 @@ func (d *desk) decoded(t *testing.T, name string, unmarshal func([]byte, any) er
 	return content
 }
 
-// TestACIJobBorrowsAToken runs the script of the CI examples with a job's
+// jobBorrows runs the script of the CI examples with a job's
 // identity, as a job that succeeds, and as one that fails.
-func TestACIJobBorrowsAToken(t *testing.T) {
-	d := newExample(t)
+func jobBorrows(t *testing.T, d *desk) {
 	jwt, public := identity(t)
 	must(t, os.WriteFile(filepath.Join(d.dir, "public.pem"), public, 0o600))
 	must(t, os.WriteFile(filepath.Join(d.dir, "jwt"), []byte(jwt), 0o600))
@@ -277,10 +280,9 @@ type manifest struct {
 	} `yaml:"spec"`
 }
 
-// TestTheKubernetesRequestsAreAnswered makes the requests of the Kubernetes
+// kubernetesRequests makes the requests of the Kubernetes
 // examples, with the policy that they name.
-func TestTheKubernetesRequestsAreAnswered(t *testing.T) {
-	d := newExample(t)
+func kubernetesRequests(t *testing.T, d *desk) {
 	person := newPerson(t, d.server, "application")
 	asked := 0
 	for _, file := range []string{"vault-secrets-operator.yaml", "external-secrets.yaml"} {
@@ -317,10 +319,9 @@ func TestTheKubernetesRequestsAreAnswered(t *testing.T) {
 	}
 }
 
-// TestTheTerraformRolesAreAccepted writes the roles of the Terraform example to
+// terraformRoles writes the roles of the Terraform example to
 // a real Vault, and reads back what Terraform would compare.
-func TestTheTerraformRolesAreAccepted(t *testing.T) {
-	d := newExample(t)
+func terraformRoles(t *testing.T, d *desk) {
 	endpoint := regexp.MustCompile(`(?s)resource "vault_generic_endpoint" "\w+" \{.*?path\s+= "([^"]+)".*?jsonencode\(\{(.*?)\}\)`)
 	setting := regexp.MustCompile(`(\w+)\s+= (.+)`)
 	found := endpoint.FindAllStringSubmatch(string(exampleFile(t, "terraform/main.tf")), -1)

@@ -17,6 +17,7 @@ import (
 // TestStatusBecomesPrometheusText runs the script on a mount that is well, on
 // one whose cluster and program are not, and on one that is not there.
 func TestStatusBecomesPrometheusText(t *testing.T) {
+	t.Parallel()
 	s := startVault(t)
 	well, ill := newStage(t, s, "well"), newStage(t, s, "ill")
 	for _, st := range []*stage{well, ill} {
@@ -52,13 +53,7 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 			t.Errorf("there is no line %s in\n%s", line, strings.Join(text, "\n"))
 		}
 	}
-	sample := regexp.MustCompile(`^influxdb_secrets_[a-z_]+\{mount="[a-z]+"(,state="[a-z]+")?\} \d+$`)
-	comment := regexp.MustCompile(`^# (HELP influxdb_secrets_[a-z_]+ .+\.|TYPE influxdb_secrets_[a-z_]+ gauge)$`)
-	for _, line := range text {
-		if !sample.MatchString(line) && !comment.MatchString(line) {
-			t.Errorf("this is no line of Prometheus text: %q", line)
-		}
-	}
+	checkPrometheusText(t, text)
 	for _, watched := range firstColumn(t, "../docs/operations.md", "watch") {
 		name, _, _ := strings.Cut(watched, "{")
 		if !slices.Contains(text, "# TYPE "+name+" gauge") {
@@ -67,6 +62,18 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 	}
 	if recent := regexp.MustCompile(`(?m)^influxdb_secrets_last_success_timestamp_seconds\{mount="well"\} 1[789]\d{8}$`); !recent.MatchString(strings.Join(text, "\n")) {
 		t.Errorf("the last success is not told in seconds since 1970:\n%s", strings.Join(text, "\n"))
+	}
+}
+
+// checkPrometheusText reads the lines as Prometheus would.
+func checkPrometheusText(t *testing.T, text []string) {
+	t.Helper()
+	sample := regexp.MustCompile(`^influxdb_secrets_[a-z_]+\{mount="[a-z]+"(,state="[a-z]+")?\} \d+$`)
+	comment := regexp.MustCompile(`^# (HELP influxdb_secrets_[a-z_]+ .+\.|TYPE influxdb_secrets_[a-z_]+ gauge)$`)
+	for _, line := range text {
+		if !sample.MatchString(line) && !comment.MatchString(line) {
+			t.Errorf("this is no line of Prometheus text: %q", line)
+		}
 	}
 }
 

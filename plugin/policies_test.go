@@ -55,6 +55,7 @@ var attempts = []attempt{
 // TestTheExamplePoliciesHold tries every operation of the engine with each of
 // the example policies: what a policy allows works, and all else is a 403.
 func TestTheExamplePoliciesHold(t *testing.T) {
+	t.Parallel()
 	s := startVault(t)
 	st := newStage(t, s, "influxdb")
 	st.write(t, "roles/telegraf", map[string]any{"ttl": "1h", "max_ttl": "2h"})
