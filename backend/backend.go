@@ -44,6 +44,11 @@ type Options struct {
 // registered, with nothing to go on.
 func Factory(o Options) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		for _, kind := range []string{Management, Database} {
+			if o.Drivers[kind] == nil {
+				return nil, fmt.Errorf("no driver for %s tokens is built in", kind)
+			}
+		}
 		b := newBackend(o, conf.BackendUUID)
 		if err := b.Setup(ctx, conf); err != nil {
 			return nil, fmt.Errorf("set the engine up: %w", err)

@@ -424,6 +424,15 @@ func TestTidyComparesBothWays(t *testing.T) {
 	}
 }
 
+func TestTidyKnowsThePreviousRootToken(t *testing.T) {
+	e := ready(t, nil)
+	e.write("config/rotate-root", nil)
+	got := e.write("tidy", nil).Data
+	if got["in_ledger"] != 1 || got["not_listed"] != 0 || got["foreign"] != 1 || got["unknown"] != 0 {
+		t.Errorf("tidy: %v", got)
+	}
+}
+
 func TestTheRootTokenIsNeverRevoked(t *testing.T) {
 	e := ready(t, nil)
 	h := e.creds()

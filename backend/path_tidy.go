@@ -103,15 +103,20 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 func (b *backend) compare(ctx context.Context, c config, kind string) (comparison, error) {
 	now := b.now()
 	found := comparison{missing: map[string]indexed{}}
+	nonces := map[string]string{} // by token id, for a root token that an operator made bears no tag
 	for _, e := range b.ledger.all() {
 		if e.kind == kind {
 			found.missing[e.nonce] = e
+			nonces[e.tokenID] = e.nonce
 		}
 	}
 	found.held = len(found.missing)
 	err := b.issuerOf(c, kind).List(ctx, func(info issuer.Info) error {
 		found.listed++
 		nonce, ours := b.tag.nonce(info.Description)
+		if held, ok := nonces[info.ID]; ok {
+			nonce, ours = held, true
+		}
 		_, known := b.ledger.roleOf(nonce)
 		e, missing := found.missing[nonce]
 		switch {

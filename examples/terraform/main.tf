@@ -8,7 +8,7 @@
 #   vault write -f influxdb/config/rotate-root
 #
 # The roles are written to a real Vault in plugin/examples_test.go. Formatted with
-# terraform fmt and parsed as HCL; not validated against the provider.
+# parsed as HCL; not validated against the provider.
 
 terraform {
   required_version = ">= 1.5"
