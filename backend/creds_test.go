@@ -140,6 +140,13 @@ func TestRolesAreCheckedAndReadBack(t *testing.T) {
 		{map[string]any{"description": "{{.RoleName"}, "description:"},
 		{map[string]any{"description": "{{.Nobody}}"}, "description:"},
 		{map[string]any{"description": " "}, "description:"},
+		{map[string]any{"description": "{{range 30000000000}}x{{end}}"}, "is not allowed in a description"},
+		{map[string]any{"description": "{{define \"a\"}}{{template \"a\"}}{{end}}{{template \"a\"}}"}, "define is not allowed"},
+		{map[string]any{"description": "{{$x := .RoleName}}{{$x}}"}, "variables are not allowed"},
+		{map[string]any{"description": "{{random 100000000}}"}, "between 0 and 100"},
+		{map[string]any{"description": "{{printf \"%1000000d\" 1}}"}, "printf is not allowed"},
+		{map[string]any{"description": "{{.RoleName" + strings.Repeat(" | base64", 400) + "}}"}, "may call 8 functions"},
+		{map[string]any{"description": "{{.RoleName | replace \"a\" \"aa\"}}"}, "replace is not allowed"},
 		{map[string]any{"description": ""}, "description:"},
 		{map[string]any{"description": strings.Repeat("x", 5000)}, "longer than 4096"},
 		{map[string]any{"max_active": -1}, "max_active"},
@@ -157,6 +164,13 @@ func TestRolesAreCheckedAndReadBack(t *testing.T) {
 	}
 	e.must(deleteOp, "roles/automation", nil)
 	e.refuse(404, readOp, "roles/automation", nil)
+}
+
+func TestADescriptionMayDoWhatItNeeds(t *testing.T) {
+	e := ready(t, map[string]any{"description": "{{if .EntityID}}{{.EntityID | truncate 8 | uppercase}}{{else}}none{{end}} {{random 4}} {{/* why */}}{{timestamp \"2006\"}}"})
+	if desc := e.creds().Data["description"].(string); !strings.Contains(desc, "] ENTITY-1 ") {
+		t.Errorf("description %q", desc)
+	}
 }
 
 func TestOddNamesAreNoRoles(t *testing.T) {

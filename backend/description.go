@@ -89,8 +89,11 @@ func (d descriptionData) render(text string) (string, error) {
 	return t.Generate(d)
 }
 
-// checkDescription proves that a template parses and yields something.
+// checkDescription proves that a template is a simple one and yields something.
 func checkDescription(text string) error {
+	if err := checkTemplate(text); err != nil {
+		return err
+	}
 	sample := descriptionData{RoleName: "role", DisplayName: "token-someone", EntityID: "entity", MountPoint: "influxdb/"}
 	out, err := sample.render(text)
 	if err != nil {

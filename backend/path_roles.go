@@ -32,7 +32,7 @@ func (b *backend) pathRole() *framework.Path {
 			"name":        {Type: framework.TypeString, Required: true, Description: "The role's name: letters, digits, - . and _, at most 128."},
 			"ttl":         {Type: framework.TypeDurationSecond, Default: int(defaultTTL.Seconds()), Description: "How long a lease lasts, and the most that a renewal grants."},
 			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "How long a lease can last with all its renewals, and so how far away the token's own expiry lies. 0, the default: same as ttl, so that leases are not renewable."},
-			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "A template for the tokens' description, over .RoleName, .DisplayName, .EntityID and .MountPoint. The engine puts its tag before it and cuts it to what the tag leaves of 100 characters."},
+			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "A template for the tokens' description, over .RoleName, .DisplayName, .EntityID and .MountPoint; if, truncate, uppercase and a few more functions, no loops. The engine puts its tag before it and cuts it to what the tag leaves of 100 characters."},
 			"token_type": {
 				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
 				Description: "What kind of token: `management`, with full administrative power, or `database`, which reads and writes data.",

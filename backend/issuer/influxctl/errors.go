@@ -66,7 +66,7 @@ var causes = []cause{
 	},
 	{
 		texts(`connection refused`, `no such host`, `server misbehaving`, `network is unreachable`, `no route to host`, `produced zero addresses`),
-		issuer.ErrRefused, "the cluster is out of reach: check host and port in config, and the network",
+		issuer.ErrRefused, "the cluster is out of reach: check the network, and host and port in config where they are set",
 	},
 	{
 		texts(`code = invalidargument`, `400 bad request`),

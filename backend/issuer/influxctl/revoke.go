@@ -65,7 +65,7 @@ func (c *cluster) settle(ctx context.Context, ids []string, err error, notFound 
 		if err == nil {
 			return same(ids, fmt.Errorf("revoked in a group, of which the list that follows tells nothing: %v", listErr))
 		}
-		return same(ids, fmt.Errorf("%w; nor does a list tell what is revoked: %v", err, listErr))
+		return same(ids, fmt.Errorf("%w; a list, to tell what is revoked, failed as well", err))
 	}
 	failed := map[string]error{}
 	for _, id := range ids {
