@@ -34,13 +34,17 @@ const (
 // It writes docs/performance.md. Nothing in it fails for being slow.
 //
 // $BENCH_LEASES is how many leases are revoked (1000), $BENCH_LIST how many
-// tokens are listed (1000000), $BENCH_SECONDS how long one measurement runs (10).
+// tokens are listed (1000000), $BENCH_SECONDS how long one measurement runs (10),
+// $BENCH_PATIENCE how many seconds it waits for others to leave the machine (20).
 func BenchmarkEngine(b *testing.B) {
 	results := &sheet{}
-	for _, measure := range []func(*testing.B, *server, *sheet){
-		measureCLI, measureDatabase, measureRevocation, measureList,
+	for _, part := range []struct {
+		name    string
+		measure func(*testing.B, *server, *sheet)
+	}{
+		{"CLI", measureCLI}, {"database", measureDatabase}, {"revocation", measureRevocation}, {"list", measureList},
 	} {
-		measure(b, startVault(b), results)
+		b.Run(part.name, func(b *testing.B) { part.measure(b, startVault(b), results) }) // a server each, gone with it
 	}
 	measureParts(b, results)
 	results.publish(b)
@@ -218,11 +222,12 @@ func (m measurement) at(q float64) float64 {
 }
 
 // compare runs loads in turns, so that what disturbs one disturbs all.
-func compare(b *testing.B, loads ...load) []measurement {
+func (s *sheet) compare(b *testing.B, loads ...load) []measurement {
 	b.Helper()
 	length := time.Duration(number(b, "BENCH_SECONDS", 10)) * time.Second / rounds
 	total := make([]measurement, len(loads))
 	for range rounds {
+		s.disturbances = append(s.disturbances, awaitQuiet(b))
 		for i, l := range loads {
 			m, err := l.run(b.Context(), length)
 			must(b, err)
@@ -231,6 +236,36 @@ func compare(b *testing.B, loads ...load) []measurement {
 		}
 	}
 	return total
+}
+
+// awaitQuiet waits until others leave the machine alone, though not for long, and
+// returns what share of the CPUs they take then.
+func awaitQuiet(b *testing.B) (busy float64) {
+	b.Helper()
+	const quiet = 0.2
+	for range number(b, "BENCH_PATIENCE", 20) {
+		before, all := cpuTime(b)
+		wait(b.Context(), time.Second)
+		after, total := cpuTime(b)
+		if busy = (after - before) / (total - all); busy < quiet {
+			break
+		}
+	}
+	return busy
+}
+
+// cpuTime is the time that all CPUs were busy, and all their time.
+func cpuTime(b *testing.B) (busy, all float64) {
+	b.Helper()
+	stat, err := os.ReadFile("/proc/stat")
+	must(b, err)
+	var t [8]float64 // user, nice, system, idle, iowait, irq, softirq, steal
+	_, err = fmt.Sscanf(string(stat), "cpu %f %f %f %f %f %f %f %f", &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7])
+	must(b, err)
+	for _, part := range t {
+		all += part
+	}
+	return all - t[3] - t[4], all
 }
 
 // run runs the load for so long, and until the calls that are under way then

@@ -23,14 +23,14 @@ func measureCLI(b *testing.B, s *server, sheet *sheet) {
 	sheet.add("memory of the idle plugin, resident", megabytes(ours), megabytes(theirs), ratio(ours, theirs), bar(ours <= 40, "≤ 40 MB"))
 
 	r.slow(b, cliLatency)
-	both := compare(b, load{2 * maxParallel, r.reads("engine/creds/cli")}, load{maxParallel, r.bareCreate()})
+	both := sheet.compare(b, load{2 * maxParallel, r.reads("engine/creds/cli")}, load{maxParallel, r.bareCreate()})
 	share := both[0].perSecond() / both[1].perSecond()
 	sheet.add("management tokens, 8 clients, max_parallel 4", perSecond(both[0]), perSecond(both[1])+" (CLI, 4 at a time)",
 		fmt.Sprintf("%.2f", share), bar(share >= 0.9, "≥ 0.9"))
 	latency(b, r, sheet)
 	for _, clients := range []int{1, 4, 32} {
-		both := compare(b, load{clients, r.reads("engine/creds/cli")}, load{min(clients, maxParallel), r.bareCreate()})
-		sheet.addLoad(fmt.Sprintf("management tokens, %d clients", clients), both[0], both[1])
+		both := sheet.compare(b, load{clients, r.reads("engine/creds/cli")}, load{min(clients, maxParallel), r.bareCreate()})
+		sheet.addLoad("management tokens, "+inWords(clients), both[0], both[1])
 	}
 	ours, peak := r.engine.memory(b)
 	sheet.add("memory after that load (at its peak)", megabytes(ours)+" ("+megabytes(peak)+")", "", "", "")
@@ -40,7 +40,7 @@ func measureCLI(b *testing.B, s *server, sheet *sheet) {
 // Vault's own.
 func latency(b *testing.B, r *rig, sheet *sheet) {
 	b.Helper()
-	all := compare(b, load{1, r.reads("engine/creds/cli")}, load{1, r.bareCreate()},
+	all := sheet.compare(b, load{1, r.reads("engine/creds/cli")}, load{1, r.bareCreate()},
 		load{1, r.reads("yardstick/bare")}, load{1, r.reads("yardstick/kept")})
 	read, run, leased, kept := all[0].at(.5), all[1].at(.5), all[2].at(.5), all[3].at(.5)
 	added := read - run
@@ -54,11 +54,11 @@ func latency(b *testing.B, r *rig, sheet *sheet) {
 func measureDatabase(b *testing.B, s *server, sheet *sheet) {
 	r := newRig(b, s)
 	for _, clients := range []int{1, 32} {
-		all := compare(b, load{clients, r.reads("engine/creds/api")}, load{clients, r.reads("yardstick/bare")},
+		all := sheet.compare(b, load{clients, r.reads("engine/creds/api")}, load{clients, r.reads("yardstick/bare")},
 			load{clients, r.reads("yardstick/kept")}, load{clients, r.bareRequest()})
-		sheet.addLoad(fmt.Sprintf("database tokens, %d clients", clients), all[0], all[1])
+		sheet.addLoad("database tokens, "+inWords(clients), all[0], all[1])
 		sheet.addLoad("— beside a UUID with two writes and a read of storage", all[0], all[2])
-		sheet.addLoad("— the request to the cluster alone", all[3], all[1])
+		sheet.add("— the request to the cluster alone", "", perSecond(all[3]), "", "")
 	}
 	leases := map[string][]string{}
 	for _, path := range []string{"engine/creds/api", "yardstick/bare"} {
@@ -69,8 +69,8 @@ func measureDatabase(b *testing.B, s *server, sheet *sheet) {
 		}
 	}
 	for _, clients := range []int{1, 32} {
-		both := compare(b, load{clients, r.renewals(leases["engine/creds/api"])}, load{clients, r.renewals(leases["yardstick/bare"])})
-		sheet.addLoad(fmt.Sprintf("renewals, %d clients", clients), both[0], both[1])
+		both := sheet.compare(b, load{clients, r.renewals(leases["engine/creds/api"])}, load{clients, r.renewals(leases["yardstick/bare"])})
+		sheet.addLoad("renewals, "+inWords(clients), both[0], both[1])
 	}
 	now, peak := r.engine.memory(b)
 	sheet.add("memory after that load (at its peak)", megabytes(now)+" ("+megabytes(peak)+")", "", "", "")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,8 @@ import (
 type sheet struct {
 	rows  [][5]string // what, ours, yardstick, ratio, bar
 	parts []string    // lines of go test -bench
+
+	disturbances []float64 // shares of the CPUs that others took when rounds began
 }
 
 func (s *sheet) add(what, ours, yardstick, ratio, bar string) {
@@ -24,6 +27,13 @@ func (s *sheet) add(what, ours, yardstick, ratio, bar string) {
 // addLoad adds what two loads came to.
 func (s *sheet) addLoad(what string, ours, yardstick measurement) {
 	s.add(what, perSecond(ours), perSecond(yardstick), fmt.Sprintf("%.2f", ours.perSecond()/yardstick.perSecond()), "")
+}
+
+func inWords(clients int) string {
+	if clients == 1 {
+		return "1 client"
+	}
+	return fmt.Sprintf("%d clients", clients)
 }
 
 // perSecond is the rate of a load, and p50 and p99 of its calls.
@@ -60,7 +70,7 @@ func (s *sheet) publish(b *testing.B) {
 		b.Fatalf("%s has no place for what was measured", page)
 	}
 	fmt.Print(s)
-	must(b, os.WriteFile(page, fmt.Appendf(nil, "%s%s\n%s\n%s%s%s", before, opening, machine(b), s, closing, after), 0o644))
+	must(b, os.WriteFile(page, fmt.Appendf(nil, "%s%s\n%s\n%s%s%s", before, opening, s.machine(b), s, closing, after), 0o644))
 }
 
 // String is the table, in Markdown.
@@ -79,7 +89,7 @@ func (s *sheet) String() string {
 }
 
 // machine says where the measurement was made.
-func machine(b *testing.B) string {
+func (s *sheet) machine(b *testing.B) string {
 	b.Helper()
 	vault, err := exec.CommandContext(b.Context(), vaultBinary(b), "version").Output()
 	must(b, err)
@@ -89,7 +99,11 @@ func machine(b *testing.B) string {
 		cpu, _, _ = strings.Cut(rest, "\n")
 	}
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	version, _, _ := strings.Cut(string(vault), " (")
-	return fmt.Sprintf("%d CPUs (%s), Linux %s, %s, %s, raft storage on one node, an audit log.\n",
-		runtime.NumCPU(), cpu, strings.TrimSpace(string(release)), strings.TrimSpace(version), runtime.Version())
+	linux, _, _ := strings.Cut(strings.TrimSpace(string(release)), "-")
+	version, _, _ := strings.Cut(string(vault), ", ")
+	others := slices.Sorted(slices.Values(s.disturbances))
+	return fmt.Sprintf("%d CPUs (%s), Linux %s, %s, %s, raft storage on one node, an audit log. "+
+		"When rounds began, others took %.0f %% of the CPUs (median; at most %.0f %%).\n",
+		runtime.NumCPU(), cpu, linux, strings.TrimSpace(version), runtime.Version(),
+		100*others[len(others)/2], 100*others[len(others)-1])
 }
