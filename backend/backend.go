@@ -50,7 +50,11 @@ func Factory(o Options) logical.Factory {
 			}
 		}
 		b := newBackend(o, conf.BackendUUID)
-		if err := b.Setup(ctx, conf); err != nil {
+		named := *conf
+		if conf.Logger != nil { // Vault shows the lines of all mounts under the name of one
+			named.Logger = conf.Logger.With("mount_tag", b.tag)
+		}
+		if err := b.Setup(ctx, &named); err != nil {
 			return nil, fmt.Errorf("set the engine up: %w", err)
 		}
 		return b, nil

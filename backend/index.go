@@ -11,6 +11,7 @@ type index struct {
 	byNonce map[string]*indexed
 	queue   dueQueue
 	states  map[state]int
+	absent  int            // of the pending: looked for in vain
 	active  map[string]int // by role: what max_active counts
 }
 
@@ -32,7 +33,7 @@ func (x *index) set(r record) {
 	x.remove(r.Nonce)
 	e := &indexed{
 		kind: r.Kind, role: r.Role, nonce: r.Nonce, tokenID: r.TokenID,
-		state: r.State, due: r.Due, expiresAt: r.ExpiresAt, absent: r.Absences > 0,
+		state: r.State, due: r.Due, expiresAt: r.ExpiresAt, absent: r.State == pending && r.Absences > 0,
 	}
 	x.byNonce[r.Nonce] = e
 	x.count(e, 1)
@@ -52,7 +53,9 @@ func (x *index) remove(nonce string) {
 
 func (x *index) count(e *indexed, n int) {
 	x.states[e.state] += n
-	if e.state != pending || !e.absent {
+	if e.absent {
+		x.absent += n
+	} else {
 		x.active[e.role] += n
 		if x.active[e.role] == 0 {
 			delete(x.active, e.role)

@@ -16,9 +16,16 @@ import (
 
 const ledgerPrefix = "ledger/"
 
-// maxPending bounds the mints of a mount whose outcome is not known. Beyond it
-// something is wrong with the cluster, and more tries only make more debts.
-const maxPending = 100
+const (
+	// maxPending bounds the mints of a mount whose tokens have not been looked
+	// for yet. Beyond it something is wrong with the cluster, and more tries
+	// only make more debts.
+	maxPending = 100
+
+	// maxAbsent bounds those and the ones that were looked for in vain, which
+	// are kept until their absence is certain.
+	maxAbsent = 10 * maxPending
+)
 
 var (
 	errGone       = errors.New("the token is in no record any more")
@@ -89,7 +96,8 @@ func (l *ledger) reserve(ctx context.Context, s logical.Storage, r record, maxAc
 	if maxActive > 0 && l.index.active[r.Role] >= maxActive {
 		return errTooMany
 	}
-	if l.index.states[pending]-len(l.minting) >= maxPending {
+	lost := l.index.states[pending] - len(l.minting)
+	if lost-l.index.absent >= maxPending || lost >= maxAbsent {
 		return errUnsettled
 	}
 	l.index.set(r)

@@ -356,6 +356,23 @@ func TestAPendingTokenCountsUntilItIsFoundAbsent(t *testing.T) {
 	})
 }
 
+func TestLostMintsBlockOthersOnlyUntilTheyAreLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, map[string]any{"ttl": "72h"})
+		e.cluster.SetHook(fails(errDown, issuertest.BeforeIssue))
+		for range 101 {
+			_, _ = e.do(t.Context(), readOp, "creds/automation", nil)
+		}
+		e.cluster.SetHook(nil)
+		e.refuse(502, readOp, "creds/automation", nil, "unknown outcome")
+		if n := len(e.records()); n != 100 {
+			t.Errorf("%d records", n)
+		}
+		e.pass(3 * time.Minute)
+		e.creds()
+	})
+}
+
 func TestTheLedgerCanBeReadAndATokenRevoked(t *testing.T) {
 	e := ready(t, nil)
 	h := e.creds()
