@@ -29,6 +29,7 @@ unit: ## the quick tests: all but those on a real Vault
 
 .PHONY: test
 test: ## every test, those on a real Vault too, with the race detector
+	@scripts/vault.sh >/dev/null
 	go test -race -shuffle=on -timeout 20m ./...
 
 .PHONY: fuzz

@@ -27,7 +27,7 @@ func TestAGateLetsInAsManyAsAllowed(t *testing.T) {
 				inside++
 				most = max(most, inside)
 				mu.Unlock()
-				time.Sleep(time.Second) // of the bubble's clock
+				<-time.After(time.Second) // of the bubble's clock
 				mu.Lock()
 				inside--
 				mu.Unlock()

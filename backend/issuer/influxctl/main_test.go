@@ -86,7 +86,7 @@ type played struct {
 
 func (s script) play(argv []string) int {
 	if argv[len(argv)-1] == "hold" {
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		return 0
 	}
 	do := s[verbOf(argv)]
@@ -134,7 +134,7 @@ func (do step) perform(dir string) int {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
 	if do.Hang || do.Killed {
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 	}
 	return do.Exit
 }
