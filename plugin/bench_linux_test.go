@@ -238,6 +238,25 @@ func (s *sheet) compare(b *testing.B, loads ...load) []measurement {
 	return total
 }
 
+// alternate does one thing after the other, over and over: for what takes so
+// little that a disturbance of one could be taken for its cost.
+func (s *sheet) alternate(b *testing.B, things ...func(context.Context) error) []measurement {
+	b.Helper()
+	s.disturbances = append(s.disturbances, awaitQuiet(b))
+	total := make([]measurement, len(things))
+	length := time.Duration(len(things)*number(b, "BENCH_SECONDS", 10)) * time.Second
+	for began := time.Now(); time.Since(began) < length; {
+		for i, do := range things {
+			start := time.Now()
+			must(b, do(b.Context()))
+			took := time.Since(start)
+			total[i].calls = append(total[i].calls, took)
+			total[i].took += took
+		}
+	}
+	return total
+}
+
 // awaitQuiet waits until others leave the machine alone, though not for long, and
 // returns what share of the CPUs they take then.
 func awaitQuiet(b *testing.B) (busy float64) {
