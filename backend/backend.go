@@ -148,9 +148,12 @@ func (b *backend) issuerOf(c config, kind string) issuer.Issuer {
 	return b.drivers[kind].Open(c.Cluster)
 }
 
-// event tells Vault's event subscribers of an act. That nobody may hear it, or
-// that this server has no events, is not an error.
+// event tells Vault's event subscribers of an act, also if the request that
+// brought it about has ended. That nobody may hear it, or that this server has
+// no events, is not an error.
 func (b *backend) event(ctx context.Context, what, path string, metadata ...string) {
+	ctx, cancel := own(ctx)
+	defer cancel()
 	pairs := append([]string{logical.EventMetadataPath, path, logical.EventMetadataOperation, what}, metadata...)
 	_ = logical.SendEvent(ctx, b, "influxdb/"+what, pairs...)
 }

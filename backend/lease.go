@@ -107,7 +107,7 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	}
 	if err := b.bury(ctx, req.Storage, r)[r.Nonce]; err != nil {
 		b.Logger().Warn("revocation failed", "role", r.Role, "token_id", r.TokenID, "error", err)
-		b.event(context.WithoutCancel(ctx), "revoke-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
+		b.event(ctx, "revoke-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 		if b.takesOver(ctx, req.Storage, l) {
 			return nil, nil
 		}

@@ -58,7 +58,7 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 	b.health.saw("mint", err, b.now())
 	if err != nil {
 		b.Logger().Warn("mint failed", "role", r.Role, "duration", took(b.now().Sub(began)), "error", err)
-		b.event(context.WithoutCancel(ctx), "issue-fail", "creds/"+r.Role, "role", r.Role)
+		b.event(ctx, "issue-fail", "creds/"+r.Role, "role", r.Role)
 		return minted{}, b.abandon(ctx, s, r, err)
 	}
 	m := minted{token: token}
@@ -68,7 +68,7 @@ func (b *backend) mint(ctx context.Context, s logical.Storage, c config, o order
 	}
 	if err != nil {
 		r.TokenID = token.ID
-		b.event(context.WithoutCancel(ctx), "issue-fail", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
+		b.event(ctx, "issue-fail", "creds/"+r.Role, "role", r.Role, "token_id", token.ID)
 		return minted{}, b.discard(ctx, s, r, err)
 	}
 	b.Logger().Info("token minted", "role", r.Role, "token_id", token.ID, "ttl", took(m.ttl), "expires_at", timestamp(r.ExpiresAt), "duration", took(b.now().Sub(began)))

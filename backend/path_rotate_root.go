@@ -77,7 +77,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, _ *frame
 	case errors.Is(err, errNoRootID):
 		return fail(badRequest("%v", err))
 	}
-	return fail(fmt.Errorf("the root token is still the old one: %w", err))
+	return fail(fmt.Errorf("the root token was not rotated: %w", err))
 }
 
 // finishSoon finishes a rotation, looking again for a while whether the cluster

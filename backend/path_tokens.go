@@ -133,7 +133,7 @@ func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *fram
 		return fail(err)
 	}
 	if err := b.bury(ctx, req.Storage, r)[r.Nonce]; err != nil {
-		b.event(context.WithoutCancel(ctx), "revoke-fail", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
+		b.event(ctx, "revoke-fail", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
 		return fail(upstream("the token could not be revoked yet, and is owed now", err))
 	}
 	b.event(ctx, "revoke", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)

@@ -110,7 +110,7 @@ func (b *backend) noteRotation(ctx context.Context, err error) {
 	default:
 		b.root.failed(err, b.now())
 		b.Logger().Warn("the root token could not be rotated", "error", err)
-		b.event(context.WithoutCancel(ctx), "root-rotate-fail", "config/rotate-root")
+		b.event(ctx, "root-rotate-fail", "config/rotate-root")
 	}
 }
 

@@ -258,7 +258,7 @@ func (b *backend) proveRoot(ctx context.Context, c config, r rotation) error {
 	err := b.issuerOf(c, Management).List(ctx, func(issuer.Info) error { return errProven })
 	b.health.saw("prove the new root token", ignoreProven(err), b.now())
 	if err != nil && !errors.Is(err, errProven) {
-		return fmt.Errorf("%w: %w", errUnproven, err)
+		return fmt.Errorf("%w: %w", errUnproven, upstream("list with the new root token", err))
 	}
 	return nil
 }
