@@ -220,7 +220,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		return nil
 	})
 	if err != nil {
-		ts.Fatalf("%s: %v", strings.Join(words, " "), err)
+		ts.Fatalf("%s: %v", words[0], err) // the rest may be a token
 	}
 }
 
