@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -83,9 +82,9 @@ func failAll(records []record, err error) map[string]error {
 }
 
 // byKind sorts records by the kind of their tokens.
-func byKind(records iter.Seq[record]) map[string][]record {
+func byKind(records []record) map[string][]record {
 	kinds := map[string][]record{}
-	for r := range records {
+	for _, r := range records {
 		kinds[r.Kind] = append(kinds[r.Kind], r)
 	}
 	return kinds
@@ -113,7 +112,7 @@ func (b *backend) trace(ctx context.Context, c config, lost []record, byID map[s
 func (b *backend) find(ctx context.Context, c config, records []record) (found map[string][]string, failed map[string]error) {
 	now := b.now()
 	found, failed = map[string][]string{}, map[string]error{}
-	for kind, some := range byKind(slices.Values(records)) {
+	for kind, some := range byKind(records) {
 		wanted := map[string]bool{}
 		for _, r := range some {
 			wanted[r.Nonce] = true

@@ -147,8 +147,9 @@ func (b *backend) buryOthers(ctx context.Context, s logical.Storage, but string)
 		return
 	}
 	others := slices.DeleteFunc(b.ledger.all(), func(e indexed) bool { return e.nonce == but })
-	slices.SortFunc(others, func(a, b indexed) int { return cmp.Compare(a.tokenID, b.tokenID) })
-	slices.Reverse(others) // those without an id, which a list must find, come last
+	slices.SortFunc(others, func(x, y indexed) int { // those without an id, which a list must find, come last
+		return cmp.Compare(y.tokenID, x.tokenID)
+	})
 	for some := range slices.Chunk(others, dueAtOnce) {
 		var records []record
 		for _, e := range some {

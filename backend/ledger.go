@@ -137,24 +137,22 @@ func (l *ledger) change(ctx context.Context, s logical.Storage, role, nonce stri
 	if err := edit(&r); err != nil {
 		return r, err
 	}
-	if err := write(ctx, s, r); err != nil {
-		return r, fmt.Errorf("write the record of %s: %w", nonce, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index.set(r)
-	return r, nil
+	return r, l.store(ctx, s, r)
 }
 
 // put stores a record whatever is stored in its place.
 func (l *ledger) put(ctx context.Context, s logical.Storage, r record) error {
 	defer l.lock(r.Nonce)()
+	return l.store(ctx, s, r)
+}
+
+// store writes a record and notes it in the index. Its caller holds the record's
+// lock.
+func (l *ledger) store(ctx context.Context, s logical.Storage, r record) error {
 	if err := write(ctx, s, r); err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.Nonce, err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index.set(r)
+	l.note(r)
 	return nil
 }
 
@@ -254,7 +252,7 @@ func (l *ledger) loadRecord(ctx context.Context, s logical.Storage, role, nonce 
 	return nil
 }
 
-// note brings the index up to date with a record just read.
+// note brings the index up to date with a record just read or written.
 func (l *ledger) note(r record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
