@@ -23,6 +23,11 @@ build: ## the plugin and the simulator, into .build/
 	@mkdir -p $(OUT)
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(OUT)/ ./cmd/...
 
+.PHONY: release
+release: ## the plugin for every platform, from the tag of this commit, with checksums and bills of materials, into dist/
+	@rm -rf dist
+	go run ./scripts/release
+
 .PHONY: unit
 unit: ## the quick tests: all but those on a real Vault
 	go test -shuffle=on -timeout 5m $(UNIT)
@@ -71,4 +76,4 @@ fmt: ## format the code
 
 .PHONY: clean
 clean: ## remove what was built, but for the Vault in .tools/
-	rm -rf $(OUT) coverage.out
+	rm -rf $(OUT) dist coverage.out

@@ -24,6 +24,7 @@ type rule struct {
 var rules = []rule{
 	{dir: "cmd", std: true, own: []string{"plugin", "backend/issuer/influxctl/simulator"}, alone: true},
 	{dir: "scripts", std: true, alone: true},
+	{dir: "scripts/release", std: true, foreign: []string{"github.com/CycloneDX/", "github.com/google/uuid"}},
 	{
 		dir: "plugin", std: true, foreign: []string{"*"},
 		own: []string{"backend", "backend/issuer", "backend/issuer/influxctl", "backend/issuer/managementapi"},
@@ -61,6 +62,7 @@ var notLinked = []string{
 	module + "/backend/issuer/influxctl/simulator",
 	module + "/backend/issuer/issuertest",
 	module + "/scripts",
+	"github.com/CycloneDX/",
 	"github.com/getkin/kin-openapi/",
 	"github.com/google/go-cmp/",
 	"github.com/hashicorp/vault/api",
