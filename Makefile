@@ -59,7 +59,7 @@ load: ## how many processes end $LOAD_LEASES (1000), and what a start with $STAR
 	go test -run '^$$' -bench 'Load|Tick' ./backend
 
 .PHONY: bench
-bench: ## the engine beside the bare CLI and beside Vault itself, into docs/performance.md; ten minutes
+bench: ## the engine beside the bare CLI and beside Vault itself, into docs/performance.md; half an hour
 	go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin
 
 .PHONY: conformance

@@ -33,21 +33,25 @@ const (
 // with: the same CLI run in a bare loop, and a plugin that answers a leased UUID.
 // It writes docs/performance.md. Nothing in it fails for being slow.
 //
-// $BENCH_LEASES is how many leases are revoked (1000), $BENCH_LIST how many
-// tokens are listed (1000000), $BENCH_SECONDS how long one measurement runs (10),
-// $BENCH_PATIENCE how many seconds it waits for others to leave the machine (20).
+// $BENCH_LEASES is how many leases are revoked at the most (10000), $BENCH_RECORDS
+// how many records the ledger has (100000), $BENCH_LIST how many tokens are listed
+// (1000000), $BENCH_SECONDS how long one measurement runs (10), $BENCH_PATIENCE how
+// many seconds it waits for others to leave the machine (20).
 func BenchmarkEngine(b *testing.B) {
 	results := &sheet{}
 	for _, part := range []struct {
 		name    string
-		measure func(*testing.B, *server, *sheet)
+		measure func(*testing.B, *sheet)
 	}{
-		{"CLI", measureCLI}, {"database", measureDatabase}, {"revocation", measureRevocation}, {"list", measureList},
+		{"CLI", measureCLI}, {"database", measureDatabase}, {"revocation", measureRevocation},
+		{"ledger", measureLedger}, {"list", measureList},
 	} {
-		b.Run(part.name, func(b *testing.B) { part.measure(b, startVault(b), results) }) // a server each, gone with it
+		b.Run(part.name, func(b *testing.B) { part.measure(b, results) })
 	}
 	measureParts(b, results)
-	results.publish(b)
+	if !b.Failed() {
+		results.publish(b)
+	}
 }
 
 // number is one of the measurement's own size, which the environment can change.
@@ -79,13 +83,15 @@ type rig struct {
 	yardstick process
 }
 
-func newRig(b *testing.B, s *server) *rig {
+// newRig starts a server, with further lines for its configuration, and all the
+// rest. They end with the benchmark.
+func newRig(b *testing.B, settings ...string) *rig {
 	b.Helper()
-	r := &rig{server: s}
-	must(b, s.call(b.Context(), "POST", "sys/loggers", map[string]any{"level": "info"}, nil)) // as in production
+	r := &rig{server: startVault(b, settings...)}
+	r.logLess(b)
 	dir := b.TempDir()
 	build(b, dir, "./cmd/influxctl-sim")
-	build(b, s.plugins, "./plugin/testdata/yardstick")
+	build(b, r.plugins, "./plugin/testdata/yardstick")
 	r.startCluster(b, filepath.Join(dir, "influxctl-sim"))
 	var err error
 	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: r.cluster.URL})
@@ -107,6 +113,12 @@ func newRig(b *testing.B, s *server) *rig {
 	return r
 }
 
+// logLess has the server log what it would in production.
+func (r *rig) logLess(b *testing.B) {
+	b.Helper()
+	r.set(b, "sys/loggers", map[string]any{"level": "info"})
+}
+
 // startCluster runs the simulated cluster until the benchmark ends.
 func (r *rig) startCluster(b *testing.B, program string) {
 	b.Helper()
@@ -123,7 +135,7 @@ func (r *rig) startCluster(b *testing.B, program string) {
 	must(b, json.Unmarshal(line, &r.cluster))
 }
 
-// mountBoth mounts the engine and the yardstick, and finds their processes.
+// mountBoth mounts the engine and the yardstick.
 func (r *rig) mountBoth(b *testing.B) {
 	b.Helper()
 	must(b, r.register(b.Context(), "engine", "INFLUXCTL_PATH="+r.cli))
@@ -133,6 +145,13 @@ func (r *rig) mountBoth(b *testing.B) {
 	sum := sha256.Sum256(binary)
 	r.set(b, "sys/plugins/catalog/secret/yardstick", map[string]any{"command": "yardstick", "sha256": hex.EncodeToString(sum[:])})
 	must(b, r.mount(b.Context(), "yardstick", "yardstick"))
+	r.findProcesses(b)
+}
+
+// findProcesses finds the processes of the engine and of the yardstick, of which
+// each has served something since the server was started.
+func (r *rig) findProcesses(b *testing.B) {
+	b.Helper()
 	for of, want := range map[*process]string{&r.engine: pluginCommand, &r.yardstick: "yardstick"} {
 		current, _ := r.pluginProcesses()
 		i := slices.IndexFunc(current, func(p process) bool { return filepath.Base(p.program) == want })
@@ -201,7 +220,9 @@ func (r *rig) bareCreate() func(context.Context) error {
 	return r.bare("create", "--description=bare", "--expires-at="+until, "--format", "json")
 }
 
-// A load is something that clients do over and over.
+// A load is something that clients do over and over. They are plain goroutines,
+// for a tool like vegeta sends HTTP requests and cannot run the CLI, and loads
+// that two tools make would compare the tools.
 type load struct {
 	clients int
 	do      func(context.Context) error

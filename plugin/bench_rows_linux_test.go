@@ -2,7 +2,6 @@ package plugin_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,13 +9,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 )
 
 // measureCLI measures management tokens beside the bare CLI.
-func measureCLI(b *testing.B, s *server, sheet *sheet) {
-	r := newRig(b, s)
+func measureCLI(b *testing.B, sheet *sheet) {
+	r := newRig(b)
 	r.set(b, "engine/config/check", nil) // has the CLI proven
 	ours, _ := r.engine.memory(b)
 	theirs, _ := r.yardstick.memory(b)
@@ -50,9 +47,9 @@ func latency(b *testing.B, r *rig, sheet *sheet) {
 }
 
 // measureDatabase measures database tokens and renewals beside a leased UUID.
-func measureDatabase(b *testing.B, s *server, sheet *sheet) {
-	r := newRig(b, s)
-	for _, clients := range []int{1, 32} {
+func measureDatabase(b *testing.B, sheet *sheet) {
+	r := newRig(b)
+	for _, clients := range []int{1, 4, 32} {
 		all := sheet.compare(b, load{clients, r.reads("engine/creds/api")}, load{clients, r.reads("yardstick/bare")},
 			load{clients, r.reads("yardstick/kept")}, load{clients, r.bareRequest()})
 		sheet.addLoad("database tokens, "+inWords(clients), all[0], all[1])
@@ -67,7 +64,7 @@ func measureDatabase(b *testing.B, s *server, sheet *sheet) {
 			leases[path] = append(leases[path], c.Lease)
 		}
 	}
-	for _, clients := range []int{1, 32} {
+	for _, clients := range []int{1, 4, 32} {
 		both := sheet.compare(b, load{clients, r.renewals(leases["engine/creds/api"])}, load{clients, r.renewals(leases["yardstick/bare"])})
 		sheet.addLoad("renewals, "+inWords(clients), both[0], both[1])
 	}
@@ -113,55 +110,9 @@ func (r *rig) renewals(leases []string) func(context.Context) error {
 	}
 }
 
-// measureRevocation counts the processes that end many leases.
-func measureRevocation(b *testing.B, s *server, sheet *sheet) {
-	r, n := newRig(b, s), number(b, "BENCH_LEASES", 1000)
-	most := 60 * max(1, n/1000)
-	for _, c := range []struct {
-		name, method, path string
-	}{
-		{"revoked lazily", "PUT", "sys/leases/revoke-prefix/engine/creds/cli"},
-		{"by disabling the mount", "DELETE", "sys/mounts/engine"},
-	} {
-		must(b, atOnce(n, 2*maxParallel, func() error { return r.reads("engine/creds/cli")(b.Context()) }))
-		r.slow(b, 200*time.Millisecond)
-		r.control(b, "DELETE", "runs", nil, nil)
-		began := time.Now()
-		must(b, r.call(b.Context(), c.method, c.path, map[string]any{"sync": false}, nil))
-		must(b, eventually(b.Context(), 5*time.Minute, func() error { return r.allRevoked(b) }))
-		took := time.Since(began)
-		var answer struct {
-			Peak int               `json:"peak"`
-			Runs []json.RawMessage `json:"runs"`
-		}
-		r.control(b, "GET", "runs", nil, &answer)
-		r.slow(b, 0)
-		sheet.add(fmt.Sprintf("%d leases %s, 200 ms a run: processes", n, c.name), fmt.Sprint(len(answer.Runs)), fmt.Sprint(n),
-			ratio(float64(len(answer.Runs)), float64(n)), bar(len(answer.Runs) <= most, fmt.Sprintf("≤ %d", most)))
-		sheet.add("— at a time", fmt.Sprint(answer.Peak), "", "", bar(answer.Peak <= maxParallel, fmt.Sprintf("≤ %d", maxParallel)))
-		sheet.add("— until the last token is dead", took.Round(100*time.Millisecond).String(), "", "", "")
-	}
-}
-
-// allRevoked fails while a token lives that is not the root.
-func (r *rig) allRevoked(b *testing.B) error {
-	var tokens []simulator.Token
-	r.control(b, "GET", "tokens", nil, &tokens)
-	alive := 0
-	for _, token := range tokens {
-		if token.Live && !token.Root {
-			alive++
-		}
-	}
-	if alive > 0 {
-		return fmt.Errorf("%d tokens are alive", alive)
-	}
-	return nil
-}
-
 // measureList has the engine list ever more tokens.
-func measureList(b *testing.B, s *server, sheet *sheet) {
-	r, most := newRig(b, s), number(b, "BENCH_LIST", 1_000_000)
+func measureList(b *testing.B, sheet *sheet) {
+	r, most := newRig(b), number(b, "BENCH_LIST", 1_000_000)
 	r.set(b, "engine/tidy", nil)
 	idle, _ := r.engine.memory(b)
 	held := 0

@@ -19,7 +19,7 @@ func TestAFullLedgerDelaysNoStart(t *testing.T) {
 	st.write(t, "roles/plain", map[string]any{"ttl": "1h"})
 	st.write(t, "roles/many", map[string]any{"ttl": "1h", "max_active": 2 * n})
 	began := time.Now()
-	st.fill(t, n)
+	st.fill(t, st.specimenOf(t, "start", "many"), n)
 	t.Logf("%d records stored in %s", n, time.Since(began).Round(time.Second))
 
 	st.process.kill()
@@ -57,49 +57,65 @@ func (st *stage) mustHaveOnePlugin(t *testing.T) process {
 	return current[0]
 }
 
-// fill makes n copies of the record of a token of role many in the storage of
-// the mount.
-func (st *stage) fill(t *testing.T, n int) {
+// A specimen is one record of a ledger, and the folder of the server's storage
+// that it stands in with the others of its role.
+type specimen struct {
+	folder string
+	record map[string]any
+}
+
+// specimenOf reads a credential of a role that has none yet, and finds its
+// record. The server must let its storage be read (raw_storage_endpoint).
+func (s *server) specimenOf(t testing.TB, mount, role string) specimen {
 	t.Helper()
-	_, err := st.read(t.Context(), "many", "")
-	must(t, err)
-	folder := st.rawStorage(t) + "/ledger/many/"
+	must(t, s.call(t.Context(), "GET", mount+"/creds/"+role, nil, nil))
+	one := specimen{folder: s.rawStorage(t, mount) + "/ledger/" + role + "/"}
 	var keys struct {
 		Data struct {
 			Keys []string `json:"keys"`
 		} `json:"data"`
 	}
-	must(t, st.call(t.Context(), "LIST", folder, nil, &keys))
+	must(t, s.call(t.Context(), "LIST", one.folder, nil, &keys))
 	var stored struct {
 		Data struct {
 			Value string `json:"value"`
 		} `json:"data"`
 	}
-	must(t, st.call(t.Context(), "GET", folder+keys.Data.Keys[0], nil, &stored))
-	var record map[string]any
-	must(t, json.Unmarshal([]byte(stored.Data.Value), &record))
-	must(t, atOnce(n, 64, func() error { return st.copyRecord(t.Context(), folder, record) }))
+	must(t, s.call(t.Context(), "GET", one.folder+keys.Data.Keys[0], nil, &stored))
+	must(t, json.Unmarshal([]byte(stored.Data.Value), &one.record))
+	return one
 }
 
-func (st *stage) copyRecord(ctx context.Context, folder string, of map[string]any) error {
-	record := maps.Clone(of)
-	nonce := rand.Text()
-	record["nonce"], record["token_id"] = nonce, rand.Text()
+// fill stores n copies of the record, each of a token of its own, behind the
+// engine's back: it knows of them after a start.
+func (s *server) fill(t testing.TB, one specimen, n int) {
+	t.Helper()
+	must(t, atOnce(n, 64, func() error {
+		return s.copyRecord(t.Context(), one, map[string]any{"token_id": rand.Text()})
+	}))
+}
+
+// copyRecord stores a copy of the record under a nonce of its own, and with the
+// changes.
+func (s *server) copyRecord(ctx context.Context, of specimen, changes map[string]any) error {
+	record, nonce := maps.Clone(of.record), rand.Text()
+	maps.Copy(record, changes)
+	record["nonce"] = nonce
 	value, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}
-	return st.call(ctx, "PUT", folder+nonce, map[string]any{"value": string(value)}, nil)
+	return s.call(ctx, "PUT", of.folder+nonce, map[string]any{"value": string(value)}, nil)
 }
 
-// rawStorage is where the storage of the mount stands in that of the server.
-func (st *stage) rawStorage(t *testing.T) string {
+// rawStorage is where the storage of a mount stands in that of the server.
+func (s *server) rawStorage(t testing.TB, mount string) string {
 	t.Helper()
 	var mounts struct {
 		Data map[string]struct {
 			UUID string `json:"uuid"`
 		} `json:"data"`
 	}
-	must(t, st.call(t.Context(), "GET", "sys/mounts", nil, &mounts))
-	return "sys/raw/logical/" + mounts.Data[st.mounted+"/"].UUID
+	must(t, s.call(t.Context(), "GET", "sys/mounts", nil, &mounts))
+	return "sys/raw/logical/" + mounts.Data[mount+"/"].UUID
 }

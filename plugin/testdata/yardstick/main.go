@@ -2,13 +2,15 @@
 // the real engine costs is measured beside it; it is part of no release.
 //
 // A read of bare answers a UUID under a lease. A read of kept does so, too, but
-// stores a record before and completes it after, as the ledger does.
+// stores a record before and completes it after, as the ledger does. A read of
+// revoked tells how many leases Vault has had revoked.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,38 +26,50 @@ func main() {
 	}
 }
 
-// leased is the kind of secret that is leased.
-var leased = &framework.Secret{
-	Type: "uuid",
-	Renew: func(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-		return &logical.Response{Secret: req.Secret}, nil
-	},
-	Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-		return nil, nil
-	},
+// An engine is one mount.
+type engine struct {
+	*framework.Backend
+	revoked atomic.Int64
 }
 
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := &framework.Backend{
+	e := &engine{}
+	e.Backend = &framework.Backend{
 		BackendType: logical.TypeLogical,
-		Secrets:     []*framework.Secret{leased},
+		Secrets:     []*framework.Secret{{Type: secretType, Renew: renew, Revoke: e.revoke}},
 		Paths: []*framework.Path{
-			{Pattern: "bare", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: bare}},
-			{Pattern: "kept", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: kept}},
+			{Pattern: "bare", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.bare}},
+			{Pattern: "kept", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.kept}},
+			{Pattern: "revoked", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.count}},
 		},
 	}
-	return b, b.Setup(ctx, conf)
+	return e, e.Setup(ctx, conf)
 }
 
-func bare(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+const secretType = "uuid"
+
+func renew(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	return &logical.Response{Secret: req.Secret}, nil
+}
+
+func (e *engine) revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	e.revoked.Add(1)
+	return nil, nil
+}
+
+func (e *engine) count(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return &logical.Response{Data: map[string]any{"count": e.revoked.Load()}}, nil
+}
+
+func (e *engine) bare(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	id := uuid.NewString()
-	resp := leased.Response(map[string]any{"token_id": id}, map[string]any{"id": id})
+	resp := e.Secret(secretType).Response(map[string]any{"token_id": id}, map[string]any{"id": id})
 	resp.Secret.TTL, resp.Secret.MaxTTL, resp.Secret.Renewable = time.Hour, 8*time.Hour, true
 	return resp, nil
 }
 
-func kept(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	resp, err := bare(ctx, req, data)
+func (e *engine) kept(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	resp, err := e.bare(ctx, req, data)
 	if err != nil {
 		return nil, err
 	}

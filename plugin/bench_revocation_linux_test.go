@@ -1,0 +1,171 @@
+package plugin_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+)
+
+// A way is one to end all leases of a mount, and what tells that it is over.
+type way struct{ name, method, path, over string }
+
+// measureRevocation ends many leases, and ten times as many, in each way. Every
+// time has a server and a cluster of its own: a cluster lists its dead, too.
+func measureRevocation(b *testing.B, sheet *sheet) {
+	most := number(b, "BENCH_LEASES", 10_000)
+	for n := max(1, most/10); n <= most; n *= 10 {
+		for _, w := range []way{
+			{"revoked lazily", "PUT", "sys/leases/revoke-prefix/", "nothing is owed"},
+			{"by disabling the mount", "DELETE", "sys/mounts/", "the mount is gone"},
+		} {
+			b.Run(fmt.Sprint(n, " ", w.name), func(b *testing.B) { newRig(b).measureEnd(b, sheet, n, w) })
+		}
+	}
+}
+
+// measureEnd counts the processes that end n leases, and says how long Vault
+// takes to end as many that cost nothing.
+func (r *rig) measureEnd(b *testing.B, sheet *sheet, n int, w way) {
+	began := time.Now()
+	r.take(b, n, "engine/creds/cli")
+	fmt.Printf("%d leases were taken in %s\n", n, time.Since(began).Round(time.Second))
+	r.take(b, n, "yardstick/bare")
+	sheet.disturbances = append(sheet.disturbances, awaitQuiet(b))
+	theirs := timed(b, func() error { return r.endBare(b, n, w) })
+	r.slow(b, 200*time.Millisecond)
+	r.forgetRuns(b)
+	calls := 0
+	began = time.Now()
+	ours := timed(b, func() (err error) { calls, err = r.end(b, w); return err })
+	dead := r.lastDeath(b, isCredential).Sub(began).Seconds()
+
+	count, peak := r.countRuns(b)
+	sheet.add(fmt.Sprintf("%d leases %s, 200 ms a run: processes", n, w.name), fmt.Sprint(count), fmt.Sprint(n),
+		ratio(float64(count), float64(n)), mostRuns(count, n))
+	sheet.add("— at a time", fmt.Sprint(peak), "", "", bar(peak <= maxParallel, fmt.Sprintf("≤ %d", maxParallel)))
+	sheet.add("— until the last token is dead", seconds(dead), "", "", "")
+	over := "— until " + w.over
+	if calls > 1 {
+		over += fmt.Sprintf(" (asked %d times)", calls)
+	}
+	sheet.add(over, seconds(ours), seconds(theirs)+" (UUIDs)", ratio(ours, theirs), "")
+}
+
+// mostRuns holds the processes of n revocations against what is to be reached
+// with a thousand.
+func mostRuns(count, n int) string {
+	const most = 60
+	if n <= 1000 {
+		return bar(count <= most, fmt.Sprintf("≤ %d", most))
+	}
+	return fmt.Sprintf("(%d per 1000)", most)
+}
+
+// take reads n credentials at a path, as fast as it goes.
+func (r *rig) take(b *testing.B, n int, path string) {
+	b.Helper()
+	must(b, atOnce(n, 2*maxParallel, func() error { return r.reads(path)(b.Context()) }))
+}
+
+// endBare ends the n leases of the yardstick, until it has been told so of the
+// last.
+func (r *rig) endBare(b *testing.B, n int, w way) error {
+	err := r.call(b.Context(), w.method, w.path+"yardstick", map[string]any{"sync": false}, nil)
+	if err != nil || w.method == "DELETE" { // which Vault answers when all are revoked
+		return err
+	}
+	return eventually(b.Context(), 10*time.Minute, func() error {
+		var answer struct {
+			Data struct {
+				Count int `json:"count"`
+			} `json:"data"`
+		}
+		if err := r.call(b.Context(), "GET", "yardstick/revoked", nil, &answer); err != nil {
+			return err
+		}
+		if answer.Data.Count < n {
+			return fmt.Errorf("%d of %d leases are revoked", answer.Data.Count, n)
+		}
+		return nil
+	})
+}
+
+// end ends all leases of the engine, until its ledger holds nothing or it is
+// gone, and says how many calls of Vault that took: one that takes longer than
+// Vault lets a request last fails, whatever was done, and has to be repeated.
+func (r *rig) end(b *testing.B, w way) (calls int, err error) {
+	err = eventually(b.Context(), 10*time.Minute, func() error {
+		calls++
+		return r.call(b.Context(), w.method, w.path+"engine", map[string]any{"sync": false}, nil)
+	})
+	if err != nil || w.method == "DELETE" {
+		return calls, err
+	}
+	return calls, eventually(b.Context(), 10*time.Minute, func() error {
+		known, err := r.known(b)
+		if err == nil && known.Pending+known.Live+known.Owed > 0 {
+			err = fmt.Errorf("the ledger is not empty: %+v", known)
+		}
+		return err
+	})
+}
+
+// known is what the engine's status tells of its ledger.
+func (r *rig) known(b *testing.B) (mountStatus, error) {
+	b.Helper()
+	var answer struct {
+		Data mountStatus `json:"data"`
+	}
+	err := r.call(b.Context(), "GET", "engine/status", nil, &answer)
+	return answer.Data, err
+}
+
+// lastDeath is when the last of the cluster's tokens of a sort was revoked. It
+// fails the measurement if one lives, or none was there: it measured nothing.
+func (r *rig) lastDeath(b *testing.B, counts func(simulator.Token) bool) (last time.Time) {
+	b.Helper()
+	for _, token := range r.tokens(b) {
+		switch {
+		case !counts(token):
+		case token.Live:
+			b.Fatalf("token %q is alive", token.Description)
+		case token.RevokedAt.After(last):
+			last = token.RevokedAt
+		}
+	}
+	if last.IsZero() {
+		b.Fatal("no token was revoked")
+	}
+	return last
+}
+
+// isCredential tells tokens that were minted for somebody from the root.
+func isCredential(token simulator.Token) bool { return !token.Root }
+
+// tokens are all that the cluster has ever had.
+func (r *rig) tokens(b *testing.B) (all []simulator.Token) {
+	b.Helper()
+	r.control(b, "GET", "tokens", nil, &all)
+	return all
+}
+
+// forgetRuns has the cluster count the CLI's processes anew.
+func (r *rig) forgetRuns(b *testing.B) {
+	b.Helper()
+	r.control(b, "DELETE", "runs", nil, nil)
+}
+
+// countRuns is how many processes the CLI has had since forgetRuns, in all and
+// at a time.
+func (r *rig) countRuns(b *testing.B) (count, peak int) {
+	b.Helper()
+	var answer struct {
+		Peak int               `json:"peak"`
+		Runs []json.RawMessage `json:"runs"`
+	}
+	r.control(b, "GET", "runs", nil, &answer)
+	return len(answer.Runs), answer.Peak
+}
