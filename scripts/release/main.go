@@ -5,10 +5,10 @@
 //	PLUGIN_v1.2.3_linux_amd64.cdx.json  what it is made of (CycloneDX)
 //	PLUGIN_v1.2.3_SHA256SUMS            checksums of all these files
 //
-// Commit, tag and version of Go settle every byte, whatever the folder, the
-// machine and its environment, so that anybody can build a release again and
-// compare. The checksums are those of the binaries themselves, which is what
-// Vault wants to know at `vault plugin register -sha256=…`.
+// Commit, tag and version of Go (.go-version) settle every byte, whatever the
+// folder, the machine and its environment, so that anybody can build a release
+// again and compare. The checksums are those of the binaries themselves, which is
+// what Vault wants to know at `vault plugin register -sha256=…`.
 //
 // It runs from the root of the repository: go run ./scripts/release [PLATFORM...]
 package main
@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 )
 
@@ -57,6 +58,9 @@ func main() {
 func release(out string, platforms []string) error {
 	version, err := releasedVersion()
 	if err != nil {
+		return err
+	}
+	if err := compareGo(); err != nil {
 		return err
 	}
 	if err := os.Mkdir(out, 0o750); err != nil {
@@ -111,6 +115,19 @@ func releasedVersion() (string, error) {
 		return "", fmt.Errorf("the commit must have one tag such as v1.2.3, and has %d %v: git tag v1.2.3", len(versions), versions)
 	}
 	return versions[0], nil
+}
+
+// compareGo warns of another Go than the one releases are built with.
+func compareGo() error {
+	text, err := os.ReadFile(".go-version")
+	if err != nil {
+		return err
+	}
+	if want := "go" + strings.TrimSpace(string(text)); runtime.Version() != want {
+		fmt.Fprintf(os.Stderr, "release: this is %s, which gives other bytes than %s does: GOTOOLCHAIN=%s make release\n",
+			runtime.Version(), want, want)
+	}
+	return nil
 }
 
 func git(args ...string) (string, error) {
