@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -142,13 +143,9 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
 	dir := t.TempDir()
-	for _, sub := range []string{".build", "cli"} {
-		must(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
-	}
-	plugin, err := os.ReadFile(filepath.Join(s.plugins, pluginCommand))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, ".build", pluginCommand), plugin, 0o700))
-	must(t, os.Symlink(filepath.Join(built, pluginCommand), filepath.Join(dir, pluginCommand+"-v0.2.0")))
+	must(t, os.Mkdir(filepath.Join(dir, "cli"), 0o700))
+	released(t, dir, "v0.1.0", filepath.Join(s.plugins, pluginCommand))
+	released(t, dir, "v0.2.0", filepath.Join(built, pluginCommand))
 	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxctl-sim"), simulator.Sidecar{URL: plain.URL})
 	must(t, err)
 	operators := cluster.AddToken(simulator.Token{Root: true, Description: "for Vault", ExpiresAt: time.Now().Add(365 * 24 * time.Hour)})
@@ -169,6 +166,17 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 	}
 	t.Cleanup(func() { d.clear(t) })
 	return d
+}
+
+// released lays out a program as a release does, beside its checksum.
+func released(t *testing.T, dir, version, program string) {
+	t.Helper()
+	content, err := os.ReadFile(program)
+	must(t, err)
+	name := pluginCommand + "_" + version + "_linux_amd64"
+	must(t, os.WriteFile(filepath.Join(dir, name), content, 0o700))
+	must(t, os.WriteFile(filepath.Join(dir, pluginCommand+"_"+version+"_SHA256SUMS"),
+		fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(content), name), 0o600))
 }
 
 const module = "github.com/influxdb3-vault/vault-plugin-secrets-influxdb"
