@@ -34,10 +34,10 @@ func (r *rig) measureEnd(b *testing.B, sheet *sheet, n int, w way) {
 	fmt.Printf("%d leases were taken in %s\n", n, time.Since(began).Round(time.Second))
 	r.take(b, n, "yardstick/bare")
 	sheet.disturbances = append(sheet.disturbances, awaitQuiet(b))
-	theirs := timed(b, func() error { return r.endBare(b, n, w) })
+	bareCalls, calls := 0, 0
+	theirs := timed(b, func() (err error) { bareCalls, err = r.endBare(b, n, w); return err })
 	r.slow(b, 200*time.Millisecond)
 	r.forgetRuns(b)
-	calls := 0
 	began = time.Now()
 	ours := timed(b, func() (err error) { calls, err = r.end(b, w); return err })
 	dead := r.lastDeath(b, isCredential).Sub(began).Seconds()
@@ -47,21 +47,25 @@ func (r *rig) measureEnd(b *testing.B, sheet *sheet, n int, w way) {
 		ratio(float64(count), float64(n)), mostRuns(count, n))
 	sheet.add("— at a time", fmt.Sprint(peak), "", "", bar(peak <= maxParallel, fmt.Sprintf("≤ %d", maxParallel)))
 	sheet.add("— until the last token is dead", seconds(dead), "", "", "")
-	over := "— until " + w.over
-	if calls > 1 {
-		over += fmt.Sprintf(" (asked %d times)", calls)
+	sheet.add("— until "+w.over, seconds(ours)+repeated(calls), seconds(theirs)+" (UUIDs)"+repeated(bareCalls), ratio(ours, theirs), "")
+}
+
+// repeated says how often Vault was asked, if more than once.
+func repeated(calls int) string {
+	if calls == 1 {
+		return ""
 	}
-	sheet.add(over, seconds(ours), seconds(theirs)+" (UUIDs)", ratio(ours, theirs), "")
+	return fmt.Sprintf(", asked %d times", calls)
 }
 
 // mostRuns holds the processes of n revocations against what is to be reached
-// with a thousand.
+// with a thousand. For more of them nothing is set.
 func mostRuns(count, n int) string {
 	const most = 60
 	if n <= 1000 {
 		return bar(count <= most, fmt.Sprintf("≤ %d", most))
 	}
-	return fmt.Sprintf("(%d per 1000)", most)
+	return fmt.Sprintf("none (at %d per 1000: %d)", most, most*n/1000)
 }
 
 // take reads n credentials at a path, as fast as it goes.
@@ -70,14 +74,25 @@ func (r *rig) take(b *testing.B, n int, path string) {
 	must(b, atOnce(n, 2*maxParallel, func() error { return r.reads(path)(b.Context()) }))
 }
 
+// ask has Vault end all leases of a mount, and says how many calls that took:
+// one that takes longer than Vault lets a request last fails, whatever it has
+// done by then, and has to be repeated.
+func (r *rig) ask(b *testing.B, w way, mount string) (calls int, err error) {
+	err = eventually(b.Context(), 10*time.Minute, func() error {
+		calls++
+		return r.call(b.Context(), w.method, w.path+mount, map[string]any{"sync": false}, nil)
+	})
+	return calls, err
+}
+
 // endBare ends the n leases of the yardstick, until it has been told so of the
-// last.
-func (r *rig) endBare(b *testing.B, n int, w way) error {
-	err := r.call(b.Context(), w.method, w.path+"yardstick", map[string]any{"sync": false}, nil)
-	if err != nil || w.method == "DELETE" { // which Vault answers when all are revoked
-		return err
+// last, or is gone.
+func (r *rig) endBare(b *testing.B, n int, w way) (calls int, err error) {
+	calls, err = r.ask(b, w, "yardstick")
+	if err != nil || w.method == "DELETE" {
+		return calls, err
 	}
-	return eventually(b.Context(), 10*time.Minute, func() error {
+	return calls, eventually(b.Context(), 10*time.Minute, func() error {
 		var answer struct {
 			Data struct {
 				Count int `json:"count"`
@@ -94,13 +109,9 @@ func (r *rig) endBare(b *testing.B, n int, w way) error {
 }
 
 // end ends all leases of the engine, until its ledger holds nothing or it is
-// gone, and says how many calls of Vault that took: one that takes longer than
-// Vault lets a request last fails, whatever was done, and has to be repeated.
+// gone.
 func (r *rig) end(b *testing.B, w way) (calls int, err error) {
-	err = eventually(b.Context(), 10*time.Minute, func() error {
-		calls++
-		return r.call(b.Context(), w.method, w.path+"engine", map[string]any{"sync": false}, nil)
-	})
+	calls, err = r.ask(b, w, "engine")
 	if err != nil || w.method == "DELETE" {
 		return calls, err
 	}
