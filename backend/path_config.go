@@ -25,7 +25,6 @@ func (b *backend) pathConfig() *framework.Path {
 				Type:          framework.TypeString,
 				Description:   "What the cluster is: `dedicated` (InfluxDB 3 Cloud Dedicated) or `clustered` (InfluxDB Clustered).",
 				AllowedValues: []any{issuer.Dedicated, issuer.Clustered},
-				Required:      true,
 			},
 			"account_id": {Type: framework.TypeString, Description: "The account's UUID. Required for product=dedicated."},
 			"cluster_id": {Type: framework.TypeString, Description: "The cluster's UUID. Required for product=dedicated."},
@@ -35,7 +34,6 @@ func (b *backend) pathConfig() *framework.Path {
 			"mgmt_token": {
 				Type:         framework.TypeString,
 				Description:  "The root token: the management token that mints and revokes the others. Never returned. Must be given anew whenever the place it is sent to changes.",
-				Required:     true,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Management token", Sensitive: true},
 			},
 			"mgmt_token_id": {Type: framework.TypeString, Description: "The root token's id, a UUID. Found by itself if exactly one live token of the cluster begins as mgmt_token does."},
@@ -56,7 +54,7 @@ func (b *backend) pathConfig() *framework.Path {
 			"expiry_warning":   {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before the root token's expiry it is rotated early or, where it cannot be rotated by itself, warned of."},
 			"verify":           {Type: framework.TypeBool, Default: true, Description: "List the cluster's tokens with the new settings first, and store nothing if that fails."},
 			"same_cluster":     {Type: framework.TypeBool, Description: "The new host, port or ids name the same cluster as before: the tokens in the ledger live on it."},
-			"force":            {Type: framework.TypeBool, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. Nothing can revoke those from this mount afterwards; they live until they expire."},
+			"force":            {Type: framework.TypeBool, Query: true, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. Nothing can revoke those from this mount afterwards; they live until they expire."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.CreateOperation: operation(b.configWrite, "configure", noContent),

@@ -23,7 +23,7 @@ func (b *backend) pathCreds() *framework.Path {
 		DisplayAttrs: display("generate", "credentials"),
 		Fields: map[string]*framework.FieldSchema{
 			"role": {Type: framework.TypeString, Required: true, Description: "The role that says what the token is like."},
-			"ttl":  {Type: framework.TypeDurationSecond, Description: "How long the lease shall last, if not as long as the role says; cut to the role's max_ttl (its ttl, where it has none)."},
+			"ttl":  {Type: framework.TypeDurationSecond, Query: true, Description: "How long the lease shall last, if not as long as the role says; cut to the role's max_ttl (its ttl, where it has none)."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   operation(b.credsRead, "generate", credential),

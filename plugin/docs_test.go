@@ -322,6 +322,7 @@ type schema struct {
 
 type parameter struct {
 	Name   string `json:"name"`
+	In     string `json:"in"`
 	Schema schema `json:"schema"`
 }
 
@@ -376,8 +377,9 @@ func servedReference(t *testing.T, s *server) (map[string]reference, map[string]
 		}
 		for method, op := range p.operations() {
 			r.Methods = append(r.Methods, method)
+			checkQuery(t, name, method, op)
 			for _, parameter := range op.Parameters {
-				if parameter.Name != "list" {
+				if parameter.In != "query" { // but in the body of another method
 					note(parameter.Name, parameter.Schema)
 				}
 			}
@@ -394,6 +396,16 @@ func servedReference(t *testing.T, s *server) (map[string]reference, map[string]
 		served[placeholder.ReplaceAllString(name, ":$1")] = r.sorted()
 	}
 	return served, defaults
+}
+
+// checkQuery looks whether what goes into the query of a request without a body
+// is documented so.
+func checkQuery(t *testing.T, path, method string, op *openAPIOperation) {
+	t.Helper()
+	want := map[string]string{"creds/{role} GET": "ttl", "config DELETE": "force"}[path+" "+method]
+	if want != "" && !slices.ContainsFunc(op.Parameters, func(p parameter) bool { return p.Name == want && p.In == "query" }) {
+		t.Errorf("%s %s documents no %s in its query", method, path, want)
+	}
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
