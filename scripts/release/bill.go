@@ -29,7 +29,8 @@ func writeBill(to, binary, version string) error {
 		return err
 	}
 	var text bytes.Buffer
-	if err := cyclonedx.NewBOMEncoder(&text, cyclonedx.BOMFileFormatJSON).SetPretty(true).Encode(bill); err != nil {
+	encoder := cyclonedx.NewBOMEncoder(&text, cyclonedx.BOMFileFormatJSON).SetPretty(true)
+	if err := encoder.EncodeVersion(bill, cyclonedx.SpecVersion1_6); err != nil { // which scanners know
 		return err
 	}
 	return os.WriteFile(to, text.Bytes(), 0o600)
@@ -67,7 +68,7 @@ func billOf(info *debug.BuildInfo, sum, version string) (*cyclonedx.BOM, error) 
 
 // component is a module of Go. Its package URL is what scanners look up.
 func component(kind cyclonedx.ComponentType, modulePath, version string) cyclonedx.Component {
-	url := "pkg:golang/" + modulePath + "@" + version
+	url := "pkg:golang/" + modulePath + "@" + strings.ReplaceAll(version, "+", "%2B")
 	return cyclonedx.Component{BOMRef: url, Type: kind, Name: modulePath, Version: version, PackageURL: url}
 }
 
