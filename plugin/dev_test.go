@@ -13,8 +13,9 @@ import (
 
 // untilCtrlC runs a command until its end or that of its own standard input,
 // which sends it what a terminal sends on Ctrl-C: an interrupt to the whole
-// process group. A test that is killed so leaves nothing behind either.
-const untilCtrlC = `exec 3<&0; (cat <&3 >/dev/null; kill -INT 0) & exec "$0" "$@" </dev/null 3<&-`
+// process group. A test that is killed so leaves nothing behind either. What
+// waits holds no output open, so that this ends with the command.
+const untilCtrlC = `exec 3<&0; (cat <&3; kill -INT 0) >/dev/null 2>&1 & exec "$0" "$@" </dev/null 3<&-`
 
 // A tour is a run of `make dev`.
 type tour struct {
