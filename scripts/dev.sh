@@ -138,7 +138,7 @@ start_vault() {
 		disable_mlock    = true
 		log_level        = "debug"
 	CONFIG
-	unset "${!VAULT_@}"
+	unset "${!VAULT_@}" "${!BAO_@}" # of which OpenBao heeds both, the latter first
 	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch VAULT_ADDR=http://127.0.0.1:$port
 	start vault.log vault server -config="$scratch/vault.hcl"
 	await init_vault
@@ -152,8 +152,9 @@ init_vault() { vault operator init -key-shares=1 -key-threshold=1 -format=json >
 
 set_up() {
 	say "Vault runs a plugin whose checksum it knows. Its environment names the influxctl to run (here a simulated one)."
-	run vault plugin register -sha256="$(checksum plugins/vault-plugin-secrets-influxdb)" \
-		-env=INFLUXCTL_PATH="$scratch/bin/influxctl" secret vault-plugin-secrets-influxdb
+	# Through the API, for OpenBao's `plugin register` has no -env.
+	run vault write sys/plugins/catalog/secret/vault-plugin-secrets-influxdb command=vault-plugin-secrets-influxdb \
+		sha256="$(checksum plugins/vault-plugin-secrets-influxdb)" env=INFLUXCTL_PATH="$scratch/bin/influxctl"
 	run vault secrets enable -path=influxdb vault-plugin-secrets-influxdb
 
 	say "The mount learns where its cluster is, and the root token: the management token that makes all others." \
