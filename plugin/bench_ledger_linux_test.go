@@ -59,10 +59,13 @@ func (r *rig) outlive(b *testing.B, like specimen, n int) (ids []string) {
 
 func hasOutlived(token simulator.Token) bool { return strings.HasPrefix(token.Description, outlived) }
 
-// restart kills the server, starts it again, and waits until it is active.
+// restart kills the server, and its plugins, of which the yardstick would not
+// notice, starts it again, and waits until it is active.
 func (r *rig) restart(b *testing.B) {
 	b.Helper()
 	r.process.kill()
+	_, orphaned := r.pluginProcesses()
+	kill(orphaned...)
 	r.run(b)
 	r.unseal(b)
 	r.logLess(b)
