@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -122,14 +121,17 @@ func (r *rig) logLess(b *testing.B) {
 // startCluster runs the simulated cluster until the benchmark ends.
 func (r *rig) startCluster(b *testing.B, program string) {
 	b.Helper()
-	cmd := exec.CommandContext(b.Context(), program, "cluster")
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command("/bin/sh", "-c", "exec 3<&0; "+untilOrphaned, program, "cluster")
 	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	must(b, err)
 	stdout, err := cmd.StdoutPipe()
 	must(b, err)
 	must(b, cmd.Start())
-	b.Cleanup(func() { _ = cmd.Wait() })
+	b.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait() // 143: ended by a signal, as was asked
+	})
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	must(b, err)
 	must(b, json.Unmarshal(line, &r.cluster))
