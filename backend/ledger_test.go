@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
@@ -58,6 +59,24 @@ func TestATokenWhoseLeaseVaultLostIsRevoked(t *testing.T) {
 		e.pass(61 * time.Minute)
 		if e.alive() != 0 || len(e.records()) != 0 {
 			t.Errorf("%d alive, records %v", e.alive(), e.records())
+		}
+	})
+}
+
+func TestANodeThatMayNotWriteActsOnNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "1h"})
+		h := e.creds()
+		e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+		ops := e.storage.count()
+		e.pass(20 * time.Minute)
+		if n := e.storage.count() - ops; n != 0 || !e.cluster.Alive(h.secret()) {
+			t.Errorf("a standby has made %d storage operations; the token lives: %v", n, e.cluster.Alive(h.secret()))
+		}
+		e.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
+		e.tick()
+		if e.alive() != 0 {
+			t.Error("once active it has not revoked what was due")
 		}
 	})
 }

@@ -15,14 +15,11 @@ import (
 const dueAtOnce = 500
 
 // periodic runs about every minute, with core's state lock held. It only wakes
-// the worker, which core must never wait for.
+// the worker, which core must never wait for, and asks nothing of core itself.
 //
 // The worker has no timer of its own: a plugin process can outlive a Vault that
 // was killed, and must not act on a ledger that it no longer shares.
 func (b *backend) periodic(_ context.Context, req *logical.Request) error {
-	if !b.WriteSafeReplicationState() {
-		return nil
-	}
 	b.workerMu.Lock()
 	defer b.workerMu.Unlock()
 	if b.stopped {
@@ -64,8 +61,12 @@ func (b *backend) work(ctx context.Context, s logical.Storage, wake <-chan struc
 }
 
 // act settles everything that is due now. What fails is tried again when it is
-// due again, and what the storage does not let be done, at the next call.
+// due again, and what the storage does not let be done, at the next call. On a
+// node that may not write it does nothing.
 func (b *backend) act(ctx context.Context, s logical.Storage) {
+	if !b.WriteSafeReplicationState() {
+		return
+	}
 	if err := b.ledger.load(ctx, s); err != nil {
 		if ctx.Err() == nil {
 			b.Logger().Error("the ledger could not be loaded; trying again in a minute", "error", err)
