@@ -158,7 +158,7 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 	}
 	d := &desk{
 		server: s, cluster: cluster, origin: plain.URL, dir: dir,
-		env: append(os.Environ(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+s.token, "HOME="+dir,
+		env: append(environ(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+s.token, "HOME="+dir,
 			"PATH="+s.bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 			"ACCOUNT_ID="+cluster.AccountID(), "CLUSTER_ID="+cluster.ClusterID(), "API_URL="+secure.URL),
 		here:  strings.NewReplacer(usualCLI, cli, usualPlugins, s.plugins),
@@ -166,6 +166,14 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 	}
 	t.Cleanup(func() { d.clear(t) })
 	return d
+}
+
+// environ is the environment without what the command line of Vault, or that of
+// OpenBao, would heed.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "VAULT_") || strings.HasPrefix(variable, "BAO_")
+	})
 }
 
 // released lays out a program as a release does, beside its checksum.
@@ -193,13 +201,37 @@ func (d *desk) clear(t *testing.T) {
 	}
 }
 
+// likeVault gives the command line of OpenBao what pages use of Vault's and its
+// own has not, which is -env of `plugin register`.
+const likeVault = `
+vault() {
+	if [[ "$1 $2" != "plugin register" ]]; then command vault "$@"; return; fi
+	local name=${!#} word fields=()
+	for word in "${@:3:$#-4}"; do fields+=("${word#-}"); done
+	[[ " ${fields[*]}" == *" command="* ]] || fields+=("command=$name")
+	command vault write "sys/plugins/catalog/secret/$name" "${fields[@]}" >/dev/null || return
+	echo "Success! Registered plugin: $name"
+}
+`
+
+// isOpenBao tells whose server it is.
+func (s *server) isOpenBao(t *testing.T) bool {
+	t.Helper()
+	version, err := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(s.bin, "vault"), "version").Output()
+	must(t, err)
+	return strings.HasPrefix(string(version), "OpenBao")
+}
+
 // border stands between the outputs of steps.
 const border = "----8<----"
 
 // run has bash run the steps one after the other and compares their outputs.
 func (d *desk) run(t *testing.T, steps []step) {
 	t.Helper()
-	var script strings.Builder
+	script := strings.Builder{}
+	if d.server.isOpenBao(t) {
+		script.WriteString(likeVault)
+	}
 	for _, s := range steps {
 		fmt.Fprintf(&script, "{ %s\n} 2>&1\nprintf '\\n%s%%d\\n' $?\n", s.command, border)
 	}
