@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -142,10 +140,7 @@ func (r *rig) mountBoth(b *testing.B) {
 	b.Helper()
 	must(b, r.register(b.Context(), "engine", "INFLUXCTL_PATH="+r.cli))
 	must(b, r.mount(b.Context(), "engine", "engine"))
-	binary, err := os.ReadFile(filepath.Join(r.plugins, "yardstick"))
-	must(b, err)
-	sum := sha256.Sum256(binary)
-	r.set(b, "sys/plugins/catalog/secret/yardstick", map[string]any{"command": "yardstick", "sha256": hex.EncodeToString(sum[:])})
+	must(b, r.registerCommand(b.Context(), "yardstick", "yardstick"))
 	must(b, r.mount(b.Context(), "yardstick", "yardstick"))
 	r.findProcesses(b)
 }

@@ -335,14 +335,20 @@ func use(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 2 {
 		ts.Fatalf("usage: use STATUS TOKEN")
 	}
-	url := fmt.Sprintf("%s/api/v0/accounts/%s/clusters/%s/databases", st.web.URL, st.cluster.AccountID(), st.cluster.ClusterID())
-	req, err := http.NewRequestWithContext(st.t.Context(), http.MethodGet, url, nil)
+	path := fmt.Sprintf("/api/v0/accounts/%s/clusters/%s/databases", st.cluster.AccountID(), st.cluster.ClusterID())
+	return st.answers(ts, args[0], args[1], http.MethodGet, path, "")
+}
+
+// answers tells whether the cluster answers a request with a token with the
+// status.
+func (st *story) answers(ts *testscript.TestScript, status, token, method, path, body string) error {
+	req, err := http.NewRequestWithContext(st.t.Context(), method, st.web.URL+path, strings.NewReader(body))
 	ts.Check(err)
-	req.Header.Set("Authorization", "Bearer "+args[1])
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	defer func() { _ = resp.Body.Close() }()
-	if strconv.Itoa(resp.StatusCode) != args[0] {
+	if strconv.Itoa(resp.StatusCode) != status {
 		return fmt.Errorf("the cluster answers %s", resp.Status)
 	}
 	return nil

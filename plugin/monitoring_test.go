@@ -81,7 +81,7 @@ func checkPrometheusText(t *testing.T, text []string) {
 func (s *server) prometheusText(t *testing.T, mounts ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "../scripts/status-to-prometheus.sh", mounts...)
-	cmd.Env = append(os.Environ(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+s.token,
+	cmd.Env = append(environ(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+s.token,
 		"PATH="+s.bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.Output()
 	must(t, err)

@@ -192,13 +192,18 @@ func (s *server) unseal(t testing.TB) {
 // register makes the plugin known under a name, with variables for its
 // environment. Each name gets a process of its own.
 func (s *server) register(ctx context.Context, name string, env ...string) error {
-	binary, err := os.ReadFile(filepath.Join(s.plugins, pluginCommand))
+	return s.registerCommand(ctx, name, pluginCommand, env...)
+}
+
+// registerCommand does the same with any program in the folder of plugins.
+func (s *server) registerCommand(ctx context.Context, name, command string, env ...string) error {
+	binary, err := os.ReadFile(filepath.Join(s.plugins, command))
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(binary)
 	return s.call(ctx, "PUT", "sys/plugins/catalog/secret/"+name, map[string]any{
-		"command": pluginCommand, "sha256": hex.EncodeToString(sum[:]), "env": env,
+		"command": command, "sha256": hex.EncodeToString(sum[:]), "env": env,
 	}, nil)
 }
 

@@ -36,8 +36,12 @@ func TestABillNamesWhatIsLinked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sum, err := checksum(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "bill.json")
-	if err := writeBill(path, binary, "v1.2.3"); err != nil {
+	if err := writeBill(path, binary, sum, "v1.2.3"); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
@@ -46,10 +50,6 @@ func TestABillNamesWhatIsLinked(t *testing.T) {
 	}
 	var b bill
 	if err := json.Unmarshal(text, &b); err != nil {
-		t.Fatal(err)
-	}
-	sum, err := checksum(binary)
-	if err != nil {
 		t.Fatal(err)
 	}
 	plugin := b.Metadata.Component

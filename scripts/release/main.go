@@ -72,17 +72,19 @@ func release(out string, platforms []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", platform, err)
 		}
+		sum, err := checksum(path)
+		if err != nil {
+			return err
+		}
 		bill := strings.TrimSuffix(path, ".exe") + ".cdx.json"
-		if err := writeBill(bill, path, version); err != nil {
+		if err := writeBill(bill, path, sum, version); err != nil {
 			return fmt.Errorf("%s: %w", platform, err)
 		}
-		for _, file := range []string{path, bill} {
-			sum, err := checksum(file)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(&sums, "%s  %s\n", sum, filepath.Base(file))
+		sumOfBill, err := checksum(bill)
+		if err != nil {
+			return err
 		}
+		fmt.Fprintf(&sums, "%s  %s\n%s  %s\n", sum, filepath.Base(path), sumOfBill, filepath.Base(bill))
 	}
 	fmt.Print(sums.String())
 	return os.WriteFile(filepath.Join(out, program+"_"+version+"_SHA256SUMS"), []byte(sums.String()), 0o600)
