@@ -7,19 +7,19 @@ import (
 	"unique"
 )
 
-// redacted is what a Secret prints as, under every verb.
+// redacted is what every fmt verb prints for a Secret.
 const redacted = "[redacted]"
 
-// A Secret is a string that cannot be printed, logged or marshalled. It leaves
-// only by Reveal, so that one search shows every exit. Two secrets compare
-// with ==. The zero Secret is the empty one.
+// A Secret is a string that cannot be printed, logged or marshaled. Only Reveal
+// returns it, so a search for Reveal finds every use. Two secrets can be
+// compared with ==. The zero value is the empty secret.
 //
-// The handle is more than a saving: fmt calls no method on what stands in an
-// unexported field, and would print a plain string there. It prints a handle as
-// an address.
+// The value is behind a handle because fmt does not call methods of values in
+// unexported fields: it would print a plain string, but prints a handle as an
+// address.
 type Secret struct{ handle unique.Handle[string] }
 
-// NewSecret makes a secret of value.
+// NewSecret returns a Secret that holds value.
 func NewSecret(value string) Secret {
 	if value == "" {
 		return Secret{}
@@ -41,16 +41,16 @@ func (s Secret) IsZero() bool { return s == Secret{} }
 // Format prints the same for every verb and flag.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
-// String is for those who do not go through fmt.
+// String returns the redacted text, for callers that do not use fmt.
 func (Secret) String() string { return redacted }
 
-var errMarshal = errors.New("a secret is not to be marshalled")
+var errMarshal = errors.New("a secret must not be marshaled")
 
-// MarshalText always fails, and with it every encoder that asks for text.
+// MarshalText always fails, so that every encoder that uses it fails.
 func (Secret) MarshalText() ([]byte, error) { return nil, errMarshal }
 
 // MarshalJSON always fails.
 func (Secret) MarshalJSON() ([]byte, error) { return nil, errMarshal }
 
-// MarshalBinary always fails, and with it encoding/gob.
+// MarshalBinary always fails, so that encoding/gob fails.
 func (Secret) MarshalBinary() ([]byte, error) { return nil, errMarshal }
