@@ -89,7 +89,10 @@ func (e *engine) restart() {
 	}
 	factory := backend.Factory(backend.Options{
 		Version: "v1.2.3",
-		Drivers: map[string]issuer.Driver{backend.Management: e, backend.Database: e.data},
+		Drivers: backend.Drivers{
+			issuer.Dedicated: {backend.Management: e, backend.Database: e.data},
+			issuer.Clustered: {backend.Management: e, backend.Database: e.data},
+		},
 		Now:     e.clock.Now,
 	})
 	b, err := factory(context.Background(), &logical.BackendConfig{

@@ -112,6 +112,12 @@ type Traits struct {
 	OneList bool
 }
 
+// Gone reports whether nothing is left to do about a token that a list shows as
+// info.
+func (t Traits) Gone(info Info, now time.Time) bool {
+	return !info.RevokedAt.IsZero() || !t.KeepsExpired && info.Dead(now)
+}
+
 // DefaultUnknownAge is the UnknownAge of products whose documentation does not
 // say how long a new token needs until every part of the cluster knows it.
 const DefaultUnknownAge = 10 * time.Minute
