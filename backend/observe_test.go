@@ -230,10 +230,11 @@ func (e *engine) home() map[string]any {
 
 // with returns data with one field more.
 func with(data map[string]any, field string, value any) map[string]any {
-	more := map[string]any{field: value}
+	more := map[string]any{}
 	for f, v := range data {
 		more[f] = v
 	}
+	more[field] = value
 	return more
 }
 
