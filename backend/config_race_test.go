@@ -149,3 +149,44 @@ func TestConfigMove_AtAnyMomentOfARevocation(t *testing.T) {
 		}
 	}
 }
+
+// The root credential is replaced, by an operator or by a rotation, at any
+// moment of a read and of the revocation that follows. No token is left behind,
+// and one that was handed out works.
+func TestConfigChange_RootReplacedAtAnyMomentOfALease(t *testing.T) {
+	changes := map[string]func(e *engine){
+		"by an operator": func(e *engine) {
+			e.tryWrite("config", map[string]any{"mgmt_token": e.operatorsRoot().Secret.Reveal()})
+		},
+		"by a rotation": func(e *engine) { e.tryWrite("config/rotate-root", nil) },
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			for n, more := 1, true; more && !t.Failed(); n++ {
+				synctest.Test(t, func(t *testing.T) {
+					e := ready(t, nil)
+					e.ownRoot()
+					i := e.interleave(n, func() { change(e) })
+					h := e.tryRead()
+					if h != nil {
+						if !e.cluster.Alive(h.secret()) {
+							t.Errorf("at step %d: a token was handed out that does not work", n)
+						}
+						_ = e.revoke(h)
+					}
+					more = i.end()
+					e.pass(10 * time.Minute)
+					for _, info := range e.tagged() {
+						if e.accepted(info.ID) && info.ID != e.rootID() {
+							t.Errorf("at step %d: a token is left behind: %q", n, info.Description)
+						}
+					}
+					if len(e.records()) != 0 {
+						t.Errorf("at step %d: records %v", n, e.ledger())
+					}
+					e.rootWorks()
+				})
+			}
+		})
+	}
+}

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
 // ownRoot rotates the root credential, lets the overlap pass, and returns the
@@ -175,7 +173,7 @@ func TestRootCredential_DisablingTheMountIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
 		e.ownRoot()
-		e.cluster.SetHook(hangs)
+		e.cluster.SetHook(hangsFor(time.Hour))
 		e.system.TaintedVal = true
 		began := time.Now()
 		e.Cleanup(context.Background())
@@ -183,12 +181,6 @@ func TestRootCredential_DisablingTheMountIsBounded(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 	})
-}
-
-// hangs is a cluster that does not answer.
-func hangs(ctx context.Context, _ issuertest.Step) error {
-	<-ctx.Done()
-	return ctx.Err()
 }
 
 // What is not known about the root credential is not shown as "never".
