@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,6 +48,7 @@ type Fake struct {
 	tokens map[string]*fakeToken
 	order  []*fakeToken
 	calls  map[Step]int
+	opened map[issuer.Cluster]bool
 }
 
 type fakeToken struct {
@@ -177,7 +180,23 @@ func (f *Fake) Secrets() []string {
 }
 
 // Open implements issuer.Driver. The issuer acts with the root token of c.
-func (f *Fake) Open(c issuer.Cluster) issuer.Issuer { return fakeIssuer{f, c.Root} }
+func (f *Fake) Open(c issuer.Cluster) issuer.Issuer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opened == nil {
+		f.opened = map[issuer.Cluster]bool{}
+	}
+	f.opened[c] = true
+	return fakeIssuer{f, c.Root}
+}
+
+// Opened returns the different clusters that Open was called with, in no
+// particular order: which credential was sent to which place.
+func (f *Fake) Opened() []issuer.Cluster {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.opened))
+}
 
 // at counts the step and asks the hook.
 func (f *Fake) at(ctx context.Context, step Step) error {
