@@ -17,31 +17,31 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// cliName is the base name of the executable that is the CLI face.
+// cliName is the name under which a program is the simulated command.
 const cliName = "influxctl"
 
-// ExitViolation is the CLI's exit status when its caller has broken a rule that
-// the simulator enforces. The reason stands on standard error and in the
-// cluster's Violations.
+// ExitViolation is the exit status of the command if its caller has broken a
+// rule of the simulator. The reason is on standard error and in
+// Cluster.Violations.
 const ExitViolation = 97
 
-// holdArgument makes the program sleep with its standard output open: the
-// grandchild of Fault.Grandchild.
+// holdArgument makes the program sleep with its standard output open. It is the
+// process that Fault.Grandchild starts.
 const holdArgument = "simulated-grandchild"
 
-// hangTime is how long whatever hangs does so. It has an end so that a test
-// that fails leaves nothing for ever.
+// hangTime is how long a process hangs. It ends so that a failed test leaves no
+// process forever.
 const hangTime = 10 * time.Minute
 
-// IsCLI tells whether a program that was started with these arguments, os.Args,
-// is to be the CLI face.
+// IsCLI reports whether a program with these arguments, os.Args, was started
+// under the name influxctl. It must then call Main.
 func IsCLI(args []string) bool {
 	return len(args) > 0 && strings.TrimSuffix(filepath.Base(args[0]), ".exe") == cliName
 }
 
-// Main is influxctl on the process's own streams and environment. It returns
-// the exit status. args are os.Args; the first one, never the executable's real
-// path, says where the Sidecar is.
+// Main runs influxctl with the streams and the environment of the process, and
+// returns the exit status. The arguments are os.Args. The Sidecar is in the
+// directory of the first one, which need not be the path of the executable.
 func Main(args []string) int {
 	if len(args) == 2 && args[1] == holdArgument {
 		time.Sleep(hangTime)
@@ -50,70 +50,64 @@ func Main(args []string) int {
 	return RunCLI(args, os.Environ(), os.Stdin, os.Stdout, os.Stderr)
 }
 
-// RunCLI is influxctl with everything given, in the calling process, which a
-// fault that kills or hangs the CLI strikes too. A nil stdin is at its end.
+// RunCLI runs influxctl in the calling process and returns the exit status. A
+// fault that kills the command or makes it hang does that to the calling process.
+// A nil stdin is at its end.
 func RunCLI(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &process{args: args, env: env, stdin: stdin, stdout: stdout, stderr: stderr}
 	if stdin == nil {
 		p.stdin = strings.NewReader("")
 	}
-	side, err := readSidecar(args[0])
-	if err != nil {
+	var err error
+	if p.side, err = readSidecar(args[0]); err != nil {
 		return p.fail(err)
 	}
-	p.side = side
+	if p.version, err = p.side.version(); err != nil {
+		return p.fail(err)
+	}
 	err = p.app().Run(args)
-	if broken := p.reportAnyhow(); broken != nil {
+	if broken := p.reportWithoutProfile(); broken != nil {
 		err = broken
 	}
 	return p.finish(err)
 }
 
-// A process is one run of the CLI.
+// A process is one run of the command.
 type process struct {
 	args, env      []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	side           Sidecar
-	reported       bool    // or tried
-	cluster        *client // nil unless the run was reported
+	version        version
+	reported       bool    // to a cluster; also if that failed
+	cluster        *client // nil if the run was not reported
 }
 
-// app is the command line of the version that is simulated.
+// app returns the command line.
 func (p *process) app() *cli.App {
-	v := p.side.version()
-	app := &cli.App{
+	return &cli.App{
 		Name:           cliName,
 		Usage:          "CLI for managing InfluxDB 3 clusters",
 		HideVersion:    true,
 		Writer:         p.stdout,
 		ErrWriter:      p.stderr,
-		ExitErrHandler: func(*cli.Context, error) {}, // finish does it
+		ExitErrHandler: func(*cli.Context, error) {}, // finish prints the error
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "debug"},
 			&cli.BoolFlag{Name: "trace"},
-			&cli.StringFlag{Name: "account"},
-			&cli.StringFlag{Name: "cluster"},
 			&cli.StringFlag{Name: "config"},
 			&cli.StringFlag{Name: "profile", Value: "default"},
+			&cli.DurationFlag{Name: "timeout", Value: time.Minute},
 		},
-		Commands: []*cli.Command{{Name: "version", Usage: "Output the current influxctl version", Action: p.version}},
+		Commands: []*cli.Command{
+			{Name: "version", Usage: "Output the current influxctl version", Action: p.printVersion},
+			p.management(),
+		},
 	}
-	if v.since(hasTimeout) {
-		app.Flags = append(app.Flags, &cli.DurationFlag{Name: "timeout", Value: time.Minute})
-	}
-	if v.since(hasManagement) {
-		app.Commands = append(app.Commands, p.management(v))
-	}
-	return app
 }
 
-func (p *process) management(v version) *cli.Command {
+func (p *process) management() *cli.Command {
 	format := &cli.StringFlag{Name: "format", Value: formatTable}
-	list := []cli.Flag{format}
-	if v.since(hasSort) {
-		list = append(list, &cli.StringFlag{Name: "sort", Value: "created"})
-	}
 	return &cli.Command{
 		Name:  "management",
 		Usage: "Manage InfluxDB management tokens",
@@ -123,7 +117,7 @@ func (p *process) management(v version) *cli.Command {
 				&cli.StringFlag{Name: "description"},
 				&cli.TimestampFlag{Name: "expires-at", Layout: time.RFC3339},
 			}},
-			{Name: "list", Action: p.list, Flags: list},
+			{Name: "list", Action: p.list, Flags: []cli.Flag{format}},
 			{Name: "revoke", Action: p.revoke, ArgsUsage: "TOKEN_ID...", Flags: []cli.Flag{
 				&cli.BoolFlag{Name: "force"},
 			}},
@@ -131,18 +125,18 @@ func (p *process) management(v version) *cli.Command {
 	}
 }
 
-func (p *process) version(cmd *cli.Context) error {
+func (p *process) printVersion(cmd *cli.Context) error {
 	if cmd.NArg() > 0 {
-		return errTooMany
+		return errTooManyArguments
 	}
-	if err := p.reportAnyhow(); err != nil {
+	if err := p.reportWithoutProfile(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(p.stdout, p.side.versionText())
+	_, err := fmt.Fprintln(p.stdout, p.version)
 	return err
 }
 
-var errTooMany = errors.New("too many arguments")
+var errTooManyArguments = errors.New("too many arguments")
 
 func (p *process) create(cmd *cli.Context) error {
 	ctx, cancel, err := p.open(cmd, 0)
@@ -150,13 +144,13 @@ func (p *process) create(cmd *cli.Context) error {
 		return err
 	}
 	defer cancel()
-	order := createOrder{Description: cmd.String("description")}
+	request := createRequest{Description: cmd.String("description")}
 	if expires := cmd.Timestamp("expires-at"); expires != nil {
-		order.ExpiresAt = expires.UTC()
+		request.ExpiresAt = expires.UTC()
 	}
 	var answer createAnswer
-	fault, err := p.cluster.call(ctx, "/sim/cli/create", order, &answer)
-	if err := p.suffer(fault); err != nil {
+	fault, err := p.cluster.call(ctx, "/sim/cli/create", request, &answer)
+	if err := p.applyFault(fault); err != nil {
 		return err
 	}
 	if err != nil {
@@ -169,7 +163,7 @@ func (p *process) create(cmd *cli.Context) error {
 	return created{
 		token:     answer.Token,
 		accountID: answer.AccountID,
-		version:   p.side.version(),
+		version:   p.version,
 		stdout:    p.stdout,
 		stderr:    p.stderr,
 	}.print(cmd.String("format"), shape)
@@ -181,13 +175,9 @@ func (p *process) list(cmd *cli.Context) error {
 		return err
 	}
 	defer cancel()
-	order := cmd.String("sort")
-	if _, ok := sortKeys[order]; !ok && order != "" {
-		return fmt.Errorf("invalid sort %q", order)
-	}
-	path := fmt.Sprintf("/sim/cli/list?format=%s&sort=%s&shape=%s", cmd.String("format"), order, p.side.ListShape)
+	path := fmt.Sprintf("/sim/cli/list?format=%s&shape=%s", cmd.String("format"), p.side.ListShape)
 	answer, fault, err := p.cluster.send(ctx, "GET", path, nil)
-	if err := p.suffer(fault); err != nil {
+	if err := p.applyFault(fault); err != nil {
 		return err
 	}
 	if err != nil {
@@ -212,10 +202,10 @@ func (p *process) revoke(cmd *cli.Context) error {
 	if err := p.confirm(cmd); err != nil {
 		return err
 	}
-	order := revokeOrder{IDs: cmd.Args().Slice(), StopAtError: !p.side.version().since(revokeContinue)}
+	request := revokeRequest{IDs: cmd.Args().Slice(), StopAtError: !p.version.since(revokeContinues)}
 	var results []revokeResult
-	fault, err := p.cluster.call(ctx, "/sim/cli/revoke", order, &results)
-	if err := p.suffer(fault); err != nil {
+	fault, err := p.cluster.call(ctx, "/sim/cli/revoke", request, &results)
+	if err := p.applyFault(fault); err != nil {
 		return err
 	}
 	if err != nil {
@@ -232,7 +222,7 @@ func (p *process) revoke(cmd *cli.Context) error {
 	return errors.Join(failed...)
 }
 
-// confirm prompts, unless it was told not to.
+// confirm asks for confirmation unless --force is given.
 func (p *process) confirm(cmd *cli.Context) error {
 	if cmd.Bool("force") {
 		return nil
@@ -248,63 +238,33 @@ func (p *process) confirm(cmd *cli.Context) error {
 	return nil
 }
 
-// open checks what all commands of management have in common, reads the
-// profile, and reports the run to its cluster.
+// open does what all commands of management have in common: it checks the
+// arguments, reads the profile, and reports the run to the cluster.
 func (p *process) open(cmd *cli.Context, maxArgs int) (context.Context, context.CancelFunc, error) {
 	if cmd.NArg() > maxArgs {
-		return nil, nil, errTooMany
+		return nil, nil, errTooManyArguments
 	}
 	if f := cmd.String("format"); f != "" && f != formatTable && f != formatJSON {
 		return nil, nil, fmt.Errorf("invalid format %q", f)
 	}
 	path := cmd.String("config")
 	if path == "" {
-		path = p.defaultConfig()
+		path = filepath.Join(p.getenv("HOME"), ".config", cliName, "config.toml")
 	}
 	prof, err := readProfile(path, cmd.String("profile"))
 	if err != nil {
 		return nil, nil, err
 	}
-	if id := cmd.String("account"); id != "" {
-		prof.AccountID = id
+	cluster, err := newClient(prof, p.side)
+	if err != nil {
+		return nil, nil, err
 	}
-	if id := cmd.String("cluster"); id != "" {
-		prof.ClusterID = id
-	}
-	timeout := cmd.Duration("timeout")
-	if timeout == 0 {
-		timeout = time.Minute // fixed before there was a flag
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	if err := p.connect(ctx, prof, exposure(path)); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), cmd.Duration("timeout"))
+	if err := p.report(ctx, cluster, p.checkModes(path)); err != nil {
 		cancel()
 		return nil, nil, err
 	}
 	return ctx, cancel, nil
-}
-
-// connect reports the run to the profile's cluster.
-func (p *process) connect(ctx context.Context, prof profile, violations []string) error {
-	cluster, err := newClient(prof, p.side)
-	if err != nil {
-		return err
-	}
-	if err := p.report(ctx, cluster, violations); err != nil {
-		return err
-	}
-	if prof.MgmtToken == "" {
-		fmt.Fprintln(p.stderr, "Please log in with the browser to continue.")
-		<-ctx.Done() // for a human, who never comes
-		return &commandError{text: TextDeadlineExceeded, exit: 1}
-	}
-	return nil
-}
-
-func (p *process) defaultConfig() string {
-	if dir := p.getenv("XDG_CONFIG_HOME"); dir != "" {
-		return filepath.Join(dir, cliName, "config.toml")
-	}
-	return filepath.Join(p.getenv("HOME"), ".config", cliName, "config.toml")
 }
 
 func (p *process) getenv(name string) string {
@@ -316,10 +276,10 @@ func (p *process) getenv(name string) string {
 	return ""
 }
 
-// suffer acts on those faults that only a process can have.
-func (p *process) suffer(f Fault) error {
+// applyFault acts on the faults of a process.
+func (p *process) applyFault(f Fault) error {
 	if f.Grandchild {
-		if err := p.breed(); err != nil {
+		if err := p.startGrandchild(); err != nil {
 			return err
 		}
 	}
@@ -342,8 +302,9 @@ func (p *process) suffer(f Fault) error {
 	return nil
 }
 
-// breed starts a child that outlives this process and keeps its standard output.
-func (p *process) breed() error {
+// startGrandchild starts a process that outlives this one and keeps its standard
+// output open. It is a grandchild of the program that started the command.
+func (p *process) startGrandchild() error {
 	child := exec.Command(p.args[0], holdArgument)
 	child.Stdout = p.stdout
 	child.Env = p.env
@@ -354,7 +315,7 @@ func (p *process) breed() error {
 	return err
 }
 
-// finish ends the run with err.
+// finish prints err, reports the end of the run, and returns the exit status.
 func (p *process) finish(err error) int {
 	exit := 0
 	if err != nil {
@@ -366,7 +327,7 @@ func (p *process) finish(err error) int {
 	return exit
 }
 
-// fail prints err and returns its exit status.
+// fail prints err and returns the exit status.
 func (p *process) fail(err error) int {
 	coder, ok := errors.AsType[cli.ExitCoder](err)
 	if !ok {

@@ -18,16 +18,16 @@ import (
 	"time"
 )
 
-// A client is the CLI face's way to its cluster.
+// A client sends the requests of the command to its cluster.
 type client struct {
 	base    string
 	http    *http.Client
 	profile profile
 	run     int
-	held    func() // lets go of the connection whose end tells of ours
+	release func() // closes the connection whose end says that this process has ended
 }
 
-// newClient prepares the way that a profile describes.
+// newClient returns a client for the cluster of a profile. It does no I/O.
 func newClient(p profile, s Sidecar) (*client, error) {
 	c := &client{profile: p, http: &http.Client{Transport: &http.Transport{}}, base: s.URL}
 	if p.Product != Clustered {
@@ -71,7 +71,7 @@ func (t profileTLS) config() (*tls.Config, error) {
 	return config, nil
 }
 
-// A commandError ends the CLI with a text on standard error.
+// A commandError ends the command with a text on standard error.
 type commandError struct {
 	text string
 	exit int
@@ -80,8 +80,8 @@ type commandError struct {
 func (e *commandError) Error() string { return e.text }
 func (e *commandError) ExitCode() int { return e.exit }
 
-// send makes a request. The answer is to be closed by the caller; the fault
-// holds even if there is an error.
+// send sends a request. The caller closes the body of the answer. The fault is
+// valid also if there is an error.
 func (c *client) send(ctx context.Context, method, path string, body any) (*http.Response, Fault, error) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -109,28 +109,29 @@ func (c *client) send(ctx context.Context, method, path string, body any) (*http
 		return answer, fault, nil
 	}
 	defer answer.Body.Close()
-	return nil, fault, refused(answer.Body)
+	return nil, fault, readRefusal(answer.Body)
 }
 
-// refused reads why the cluster refused.
-func refused(body io.Reader) error {
+// readRefusal reads the error of a refused request.
+func readRefusal(body io.Reader) error {
 	text, err := io.ReadAll(body)
 	if err != nil {
 		return transportError(err)
 	}
-	var no cliError
-	if err := json.Unmarshal(text, &no); err != nil {
+	var refused cliError
+	if err := json.Unmarshal(text, &refused); err != nil {
 		return &commandError{text: strings.TrimSpace(string(text)), exit: 1}
 	}
-	return &commandError{text: no.Error, exit: no.Exit}
+	return &commandError{text: refused.Error, exit: 1}
 }
 
-// transportError puts an error of Go's HTTP client into gRPC's words.
+// transportError returns an error of the HTTP client with the text that gRPC
+// gives to it.
 func transportError(err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
-	if errors.Is(err, http.ErrSchemeMismatch) { // net/http's word for it
+	if errors.Is(err, http.ErrSchemeMismatch) { // net/http's own error for it
 		err = tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}
 	}
 	text := fmt.Sprintf("rpc error: code = Unavailable desc = error reading from server: %v", err)
@@ -150,14 +151,14 @@ func connectionError(what string, err error) string {
 		fmt.Sprintf("transport: %s: %v", what, err))
 }
 
-// handshakeFailed tells whether either side did not trust the other.
+// handshakeFailed reports whether a TLS handshake failed.
 func handshakeFailed(err error) bool {
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	return untrusted || noTLS || networkOp(err) == "remote error"
 }
 
-// networkOp is what was tried on the network when err happened.
+// networkOp returns the network operation that failed with err.
 func networkOp(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Op
@@ -165,7 +166,7 @@ func networkOp(err error) string {
 	return ""
 }
 
-// call makes a request and reads the answer into out, if out is not nil.
+// call sends a request and decodes the answer into out, if out is not nil.
 func (c *client) call(ctx context.Context, path string, in, out any) (Fault, error) {
 	answer, fault, err := c.send(ctx, http.MethodPost, path, in)
 	if err != nil {
@@ -181,9 +182,10 @@ func (c *client) call(ctx context.Context, path string, in, out any) (Fault, err
 	return fault, nil
 }
 
-// start reports the run and returns what the cluster has to say against it.
+// start reports the run to the cluster and returns the violations. Its connection
+// stays open until end, or until the process ends.
 func (c *client) start(ctx context.Context, report runReport) ([]string, error) {
-	// The connection outlives ctx, which bounds only the wait for an answer.
+	// The context ctx limits only the wait for the answer.
 	held, release := context.WithCancel(context.WithoutCancel(ctx))
 	answered := context.AfterFunc(ctx, release)
 	defer answered()
@@ -192,7 +194,7 @@ func (c *client) start(ctx context.Context, report runReport) ([]string, error) 
 		release()
 		return nil, err
 	}
-	c.held = release
+	c.release = release
 	var answer runAnswer
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return nil, transportError(err)
@@ -201,15 +203,15 @@ func (c *client) start(ctx context.Context, report runReport) ([]string, error) 
 	return answer.Violations, nil
 }
 
-// end tells that the run is over. A cluster that cannot be told any more sees
-// the connection close.
+// end reports that the run is over. If that fails, the cluster still notices that
+// the connection is closed.
 func (c *client) end(exit int) {
-	if c.held == nil {
+	if c.release == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	c.call(ctx, "/sim/cli/end", endReport{Run: c.run, Exit: exit}, nil)
-	c.held()
+	c.release()
 	c.http.CloseIdleConnections()
 }

@@ -14,41 +14,40 @@ import (
 	"github.com/google/uuid"
 )
 
-// The products a profile can name.
+// The products that a profile can name.
 const (
 	Dedicated = "dedicated"
 	Clustered = "clustered"
 )
 
-// Options describe a cluster. What is empty is made up.
+// Options configures a cluster. Empty fields get a generated value.
 type Options struct {
 	Product   string           // Dedicated or Clustered; empty serves the profiles and paths of both
 	AccountID string           // a UUID
 	ClusterID string           // a UUID
-	Root      string           // secret of the first management token
-	Now       func() time.Time // time.Now if nil
+	Root      string           // secret of the first root credential
+	Now       func() time.Time // nil: time.Now
 }
 
-// A Cluster is a simulated InfluxDB 3 cluster with its account. It is an
-// http.Handler, safe for concurrent use, and needs no closing.
+// A Cluster is a simulated InfluxDB 3 cluster and its account. It is an
+// http.Handler, is safe for concurrent use, and needs no closing.
 type Cluster struct {
 	product   string
 	accountID string
 	clusterID string
 	now       func() time.Time
 	root      string
-	user      uuid.UUID // who all tokens were created by
+	user      uuid.UUID // who created the tokens, according to lists
 	keys      keyring
 	tokens    store
 	runs      runLog
 	mux       *http.ServeMux
 
-	mu        sync.Mutex // guards what follows
-	faults    Faults
-	faultsSet time.Time
+	mu     sync.Mutex // guards faults
+	faults Faults
 }
 
-// NewCluster makes a cluster whose account holds one root token.
+// NewCluster returns a cluster whose account has one token, a root credential.
 func NewCluster(o Options) *Cluster {
 	c := &Cluster{
 		product:   o.Product,
@@ -63,12 +62,15 @@ func NewCluster(o Options) *Cluster {
 		c.now = time.Now
 	}
 	c.root = c.AddToken(Token{Root: true, Secret: o.Root, Description: "root"}).Secret
-	c.mux = c.routes()
+	c.mux = http.NewServeMux()
+	c.routeManagementAPI()
+	c.routeCLI()
+	c.routeControl()
 	return c
 }
 
 func (c *Cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// The server notices that a client leaves only once the body is read.
+	// The server notices that a client disconnects only after the body is read.
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -78,42 +80,32 @@ func (c *Cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mux.ServeHTTP(w, r)
 }
 
-func (c *Cluster) routes() *http.ServeMux {
-	mux := http.NewServeMux()
-	c.routeAPI(mux)
-	c.routeCLI(mux)
-	c.routeControl(mux)
-	return mux
-}
-
-// AccountID is the account the cluster belongs to.
+// AccountID returns the ID of the account.
 func (c *Cluster) AccountID() string { return c.accountID }
 
-// ClusterID is the cluster's own ID.
+// ClusterID returns the ID of the cluster.
 func (c *Cluster) ClusterID() string { return c.clusterID }
 
-// Root is the secret of the first management token.
+// Root returns the secret of the first root credential.
 func (c *Cluster) Root() string { return c.root }
 
-// AddRoot makes a further root token: a management token that lists show at
-// once and that is accepted at once, whatever the faults.
+// AddRoot adds a root credential: a management token that lists show at once.
 func (c *Cluster) AddRoot() Token {
 	return c.AddToken(Token{Root: true, Description: "root"})
 }
 
-// AddToken makes a token behind the back of whoever uses the cluster. Fields of
-// t that are empty are made up; Prefix, CreatedBy and Live are ignored. It
-// panics if t.ID is set and no UUID.
+// AddToken adds a token, as somebody else with access to the account would.
+// Empty fields of t get a generated value. Prefix, CreatedBy and Live are
+// ignored. It panics if t.ID is set and not a UUID.
 func (c *Cluster) AddToken(t Token) Token {
-	made, err := c.mint(t)
+	added, err := c.add(t)
 	if err != nil {
 		panic(err)
 	}
-	return made
+	return added
 }
 
-// AddTokens makes n tokens like t, with their number appended to the
-// description.
+// AddTokens adds n tokens like t. Their descriptions end in a number.
 func (c *Cluster) AddTokens(n int, t Token) {
 	t.ID, t.Secret = "", ""
 	description := t.Description
@@ -136,29 +128,26 @@ func (c *Cluster) Token(id string) (Token, bool) {
 	return c.token(r), true
 }
 
-// Tokens returns all tokens there have ever been, in the order of creation.
+// Tokens returns all tokens that were ever created, oldest first.
 func (c *Cluster) Tokens() []Token {
 	var all []Token
-	c.tokens.each(func(r record) error { // f never fails
+	c.tokens.each(func(r record) error { // the function returns no error
 		all = append(all, c.token(r))
 		return nil
 	})
 	return all
 }
 
-// Kill revokes the token id, as somebody else with access to the account might.
-// It tells whether there is such a token.
+// Kill revokes the token id, as somebody else with access to the account would.
+// It reports whether there is such a token.
 func (c *Cluster) Kill(id string) bool {
 	parsed, err := uuid.Parse(id)
-	if err != nil {
-		return false
-	}
-	_, ok := c.kill(parsed)
-	return ok
+	return err == nil && c.revoke(parsed)
 }
 
-// kill revokes the token id unless it is revoked already.
-func (c *Cluster) kill(id uuid.UUID) (record, bool) {
+// revoke revokes the token id unless it is already revoked. It reports whether
+// there is such a token.
+func (c *Cluster) revoke(id uuid.UUID) bool {
 	now := c.now().UTC().Truncate(time.Microsecond)
 	return c.tokens.update(id, func(r *record) {
 		if r.revoked.IsZero() {
@@ -167,40 +156,32 @@ func (c *Cluster) kill(id uuid.UUID) (record, bool) {
 	})
 }
 
-// SetFaults replaces all faults. Those that are limited in time or number count
-// from now.
+// SetFaults replaces all faults.
 func (c *Cluster) SetFaults(f Faults) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.RevokeErrors = maps.Clone(f.RevokeErrors)
 	c.faults = f
-	c.faultsSet = c.now()
 }
 
-// Faults returns the faults in force, with the numbers that remain.
+// Faults returns the current faults. Their Times are those that remain.
 func (c *Cluster) Faults() Faults {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.faults
 }
 
-// authorise finds the living management token that a credential is.
-func (c *Cluster) authorise(secret string) error {
+// authorize checks that secret is a management token that works now.
+func (c *Cluster) authorize(secret string) error {
 	r, ok := c.bySecret(secret)
-	if !ok || r.kind != Management || !c.accepted(r) {
+	if !ok || r.kind != Management || !r.live(c.now()) {
 		return refuse(TextUnauthenticated)
 	}
 	return nil
 }
 
-// accepted tells whether the token r works as a credential now.
-func (c *Cluster) accepted(r record) bool {
-	now := c.now()
-	delay := time.Duration(c.Faults().NewTokenDelay)
-	return r.live(now) && (r.root || now.Sub(r.created) >= delay)
-}
-
-// asListed is r as a list shows it now, which may lag behind the truth.
+// asListed returns r as a list that is lag behind shows it, and whether it
+// shows it at all.
 func (c *Cluster) asListed(r record, lag time.Duration) (record, bool) {
 	seen := c.now().Add(-lag)
 	if lag > 0 && !r.root && r.created.After(seen) {

@@ -8,109 +8,60 @@ import (
 	"net/http"
 )
 
-// The control API, for tests and for `make dev`. It asks for no credential.
+// The control API, for tests in another process. It needs no credential.
 
-// An addOrder is the body of POST /sim/control/tokens: a token to make, or
-// with a count that many like it.
-type addOrder struct {
-	Token
-	Count int `json:"count"`
+// An addRequest is the body of POST /sim/control/tokens: how many tokens to add,
+// and what they have in common.
+type addRequest struct {
+	Count       int    `json:"count"`
+	Kind        Kind   `json:"kind"`
+	Description string `json:"description"`
 }
 
-// runsAnswer is the body of GET /sim/control/runs.
+// A runsAnswer is the body of GET /sim/control/runs.
 type runsAnswer struct {
-	Peak    int   `json:"peak"`
-	Running int   `json:"running"`
-	Runs    []Run `json:"runs"`
+	Peak int   `json:"peak"`
+	Runs []Run `json:"runs"`
 }
 
-func (c *Cluster) routeControl(mux *http.ServeMux) {
-	mux.HandleFunc("GET /sim/control/faults", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, c.Faults())
+func (c *Cluster) routeControl() {
+	c.mux.HandleFunc("PUT /sim/control/faults", func(w http.ResponseWriter, r *http.Request) {
+		var faults Faults
+		if readJSON(w, r, &faults) {
+			c.SetFaults(faults)
+			w.WriteHeader(http.StatusNoContent)
+		}
 	})
-	mux.HandleFunc("PUT /sim/control/faults", c.controlFaults)
-	mux.HandleFunc("GET /sim/control/tokens", c.controlTokens)
-	mux.HandleFunc("POST /sim/control/tokens", c.controlAdd)
-	mux.HandleFunc("GET /sim/control/tokens/{id}", func(w http.ResponseWriter, r *http.Request) {
-		answerKnown(w, r, c.Token)
+	c.mux.HandleFunc("GET /sim/control/tokens", c.controlTokens)
+	c.mux.HandleFunc("GET /sim/control/tokens/{id}", c.controlToken)
+	c.mux.HandleFunc("POST /sim/control/tokens", func(w http.ResponseWriter, r *http.Request) {
+		var request addRequest
+		if readJSON(w, r, &request) {
+			c.AddTokens(request.Count, Token{Kind: request.Kind, Description: request.Description})
+			w.WriteHeader(http.StatusNoContent)
+		}
 	})
-	mux.HandleFunc("DELETE /sim/control/tokens/{id}", func(w http.ResponseWriter, r *http.Request) {
-		c.Kill(r.PathValue("id"))
-		answerKnown(w, r, c.Token)
+	c.mux.HandleFunc("GET /sim/control/runs", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, runsAnswer{Peak: c.Peak(), Runs: c.Runs()})
 	})
-	mux.HandleFunc("GET /sim/control/roots", c.controlRoots)
-	mux.HandleFunc("POST /sim/control/roots", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, c.AddRoot())
-	})
-	mux.HandleFunc("GET /sim/control/runs", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, runsAnswer{Peak: c.Peak(), Running: c.Running(), Runs: c.Runs()})
-	})
-	mux.HandleFunc("DELETE /sim/control/runs", func(w http.ResponseWriter, _ *http.Request) {
+	c.mux.HandleFunc("DELETE /sim/control/runs", func(w http.ResponseWriter, _ *http.Request) {
 		c.ResetRuns()
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("GET /sim/control/violations", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, append([]string{}, c.Violations()...)) // never null
-	})
 }
 
-func (c *Cluster) controlFaults(w http.ResponseWriter, r *http.Request) {
-	var faults Faults
-	if !readJSON(w, r, &faults) {
-		return
-	}
-	c.SetFaults(faults)
-	writeJSON(w, http.StatusOK, faults)
-}
-
-// controlTokens streams the tokens, all or those of ?kind=, dead ones too.
-func (c *Cluster) controlTokens(w http.ResponseWriter, r *http.Request) {
-	kind := Kind(r.URL.Query().Get("kind"))
+// controlTokens writes all tokens with their secrets.
+func (c *Cluster) controlTokens(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	stream := newArray(w)
-	err := c.tokens.each(func(r record) error {
-		if kind != "" && r.kind != kind {
-			return nil
-		}
-		return stream.add(c.token(r))
-	})
+	err := c.tokens.each(func(r record) error { return stream.add(c.token(r)) })
 	if errors.Join(err, stream.close()) != nil {
-		panic(http.ErrAbortHandler) // the client has gone; there is nobody to tell
+		panic(http.ErrAbortHandler) // the client has disconnected
 	}
 }
 
-func (c *Cluster) controlAdd(w http.ResponseWriter, r *http.Request) {
-	var order addOrder
-	if !readJSON(w, r, &order) {
-		return
-	}
-	if order.Count > 0 {
-		c.AddTokens(order.Count, order.Token)
-		writeJSON(w, http.StatusOK, map[string]int{"count": order.Count})
-		return
-	}
-	made, err := c.mint(order.Token)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	writeJSON(w, http.StatusOK, made)
-}
-
-// controlRoots answers the root tokens' secrets, the first one first.
-func (c *Cluster) controlRoots(w http.ResponseWriter, _ *http.Request) {
-	var roots []string
-	c.tokens.each(func(r record) error { // f never fails
-		if r.root {
-			roots = append(roots, c.secretOf(r))
-		}
-		return nil
-	})
-	writeJSON(w, http.StatusOK, roots)
-}
-
-func answerKnown(w http.ResponseWriter, r *http.Request, find func(string) (Token, bool)) {
-	t, ok := find(r.PathValue("id"))
+func (c *Cluster) controlToken(w http.ResponseWriter, r *http.Request) {
+	t, ok := c.Token(r.PathValue("id"))
 	if !ok {
 		http.Error(w, "no such token", http.StatusNotFound)
 		return
@@ -118,8 +69,8 @@ func answerKnown(w http.ResponseWriter, r *http.Request, find func(string) (Toke
 	writeJSON(w, http.StatusOK, t)
 }
 
-// readJSON reads the body of a request strictly. If it cannot, it answers and
-// returns false.
+// readJSON reads the body of a request and refuses unknown fields. If it fails,
+// it answers the request and returns false.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
@@ -130,14 +81,14 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
 	return true
 }
 
-// writeJSON answers v. A client that has gone is not told.
+// writeJSON answers v. It ignores that the client may have disconnected.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
 }
 
-// An array streams a JSON array, however long.
+// An array writes a JSON array of any length without holding it in memory.
 type array struct {
 	out     *bufio.Writer
 	encoder *json.Encoder

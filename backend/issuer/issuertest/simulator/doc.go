@@ -1,47 +1,50 @@
-// Package simulator is a stand-in for what cannot be had in a test: an
-// InfluxDB 3 cluster that keeps management and database tokens, and influxctl,
-// the vendor's closed-source command line. It serves the tests and `make dev`;
-// nothing of it reaches the plugin, and it shares no code with the driver that
-// it judges.
+// Package simulator simulates two products that tests cannot have: an InfluxDB
+// 3 Cloud Dedicated or InfluxDB Clustered cluster with its management and
+// database tokens, and influxctl, the closed-source command of the vendor. Tests
+// and `make dev` use it. The plugin does not contain it, and it shares no code
+// with the drivers that it tests.
 //
 // # The cluster
 //
-// A [Cluster] is an http.Handler with an in-memory account. It serves
+// A [Cluster] is an http.Handler with an account in memory. It serves
 //
-//   - the documented HTTP Management API v0 for database tokens, at the paths of
-//     both products, authorised by a living management token;
-//   - POST /api/v2/write, which only tells whether a database token may write;
-//   - /sim/cli/…, a private API that the CLI face uses, in place of the real
-//     CLI's gRPC;
-//   - /sim/control/…, a control API for tests: faults, tokens with their
-//     secrets, the record of CLI runs, violations. It asks for no credential, so
-//     it belongs on a loopback address.
+//   - the HTTP Management API v0 for database tokens, at the paths of both
+//     products. It accepts a management token that is neither revoked nor
+//     expired.
+//   - POST /api/v2/write, which only checks whether a database token may write.
+//   - /sim/cli/…, a private API for the simulated command. The real command
+//     uses gRPC.
+//   - /sim/control/…, an API for tests in another process: set faults, add
+//     tokens, read tokens with their secrets, read the runs of the command. It
+//     needs no credential, so serve it on a loopback address only.
 //
-// # The CLI face
+// # The command
 //
-// [Main] and [RunCLI] act as influxctl does. They parse with urfave/cli/v2, so
-// that its quirks are inherited and not imitated (`revoke ID --force` takes
-// --force for an ID, an unknown command exits with 3), and read the profile
-// with a strict go-toml. For the product clustered the cluster is reached at
-// the profile's host and port; for dedicated, whose real address is fixed, at
-// the URL in a file beside the executable, see [Sidecar]. That file also
-// chooses the version and the shape of the output, because the driver starts
-// the CLI with an environment of its own.
+// [Main] and [RunCLI] behave as influxctl does. They parse the command line with
+// urfave/cli/v2, on which the real command is built, so that its special cases
+// are the same (`revoke ID --force` takes --force for an ID, an unknown command
+// exits with 3). They read the profile with a strict TOML parser. For the product
+// clustered they connect to the host and port of the profile. For dedicated,
+// whose real address is fixed, they connect to the URL in a file beside the
+// program, see [Sidecar]. That file also sets the version and the form of the
+// output, because the driver starts the command with an environment of its own.
 //
-// The CLI face is hard on its caller. It exits with [ExitViolation], and the
-// cluster remembers why, when a secret that the cluster has ever known stands
-// in its arguments or environment, when an INFLUXCTL_ or VAULT_ variable is
-// set, when --debug or --trace is given, when the profile or its directory may
-// be read by others, and when its standard input is not at its end.
+// The command exits with [ExitViolation], and the cluster records why, if a
+// secret of the cluster is in its arguments or environment. If a program starts
+// it, that is, unless [Sidecar] says Interactive, it does so too if a variable
+// INFLUXCTL_… or VAULT_… is set, if --debug or --trace is given, if others may
+// read the profile or its directory, or if its standard input is not at its end.
 //
-// # Facts it encodes
+// # What is known about the products
 //
-// Documented: the commands, flags and formats of `management`, their history
-// (the command since 2.6.0, --timeout since 2.9.7, revoke going on after an
-// error since 2.9.8, --sort since 2.9.9, table and ID from create since
-// 2.11.0), the keys of a profile and the refusal of unknown ones, the JSON of
-// `management list` with its absent zero fields, and the HTTP API. Unknown, and
-// therefore selectable: what create prints as JSON (see [CreateShapes]), what
-// an empty list looks like, what revoking a dead token answers, how long a new
-// token takes to be seen or accepted, and the wording of errors.
+// Documented: the commands, flags and formats of `management`; that revoke
+// continues after an error since 2.9.8; that create prints a table with the ID
+// since 2.11.0; the keys of a profile, and that unknown keys are refused; the
+// JSON of `management list`, in which zero fields are absent; the HTTP API.
+//
+// Unknown, and therefore selectable: what create prints as JSON (see
+// [CreateShapes]), what an empty list looks like, what revoking a revoked token
+// answers, how long lists lag behind, and the texts of errors.
+//
+// Not simulated: the table of `management list`. Each token is one line instead.
 package simulator

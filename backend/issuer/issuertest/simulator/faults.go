@@ -3,13 +3,14 @@ package simulator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 )
 
-// Texts of errors in the wording of gRPC and Go, which the real CLI's errors
-// are made of. They serve as Fault.Error and in Faults.RevokeErrors.
+// Texts of errors as gRPC and Go write them. The real command builds its errors
+// from such texts. Use them in Fault.Error and Faults.RevokeErrors.
 const (
 	TextUnauthenticated   = `rpc error: code = Unauthenticated desc = invalid or expired token`
 	TextPermissionDenied  = `rpc error: code = PermissionDenied desc = permission denied`
@@ -26,7 +27,7 @@ const (
 	TextInternal          = `rpc error: code = Internal desc = internal error`
 )
 
-// A Duration is a time.Duration that is a Go duration string in JSON.
+// A Duration is a time.Duration that is a string such as "1m30s" in JSON.
 type Duration time.Duration
 
 func (d Duration) MarshalText() ([]byte, error) {
@@ -39,98 +40,90 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Faults is what is wrong with a cluster and its CLI. The zero value is a
-// cluster in good health.
+// Faults says how a cluster and its command misbehave. The zero value is a
+// healthy cluster.
 type Faults struct {
-	// Outage refuses every operation as a cluster out of reach would: the CLI
-	// says so in gRPC's words, the HTTP API answers 503.
+	// Outage refuses every operation, as if the cluster were not reachable: the
+	// command prints a gRPC error, the HTTP API answers 503.
 	Outage bool `json:"outage,omitempty"`
 
-	// ListLag is how long lists do not show that a token was made or revoked.
+	// ListLag is how long lists do not show that a token was created or revoked.
 	ListLag Duration `json:"list_lag,omitzero"`
 
-	// NewTokenDelay is how long a new token is not accepted as a credential.
-	// Roots made by NewCluster and AddRoot are accepted at once.
-	NewTokenDelay Duration `json:"new_token_delay,omitzero"`
-
-	// RevokeErrors refuses to revoke the tokens with these IDs, with the given
-	// texts.
+	// RevokeErrors are the texts with which the tokens with these IDs are
+	// refused to be revoked.
 	RevokeErrors map[string]string `json:"revoke_errors,omitempty"`
 
-	// RevokeDeadError is the text that revoking a revoked or expired token
-	// fails with; empty means that it succeeds.
+	// RevokeDeadError is the text with which it is refused to revoke a token
+	// that is already revoked or expired. If it is empty, this succeeds.
 	RevokeDeadError string `json:"revoke_dead_error,omitempty"`
 
 	Create Fault `json:"create,omitzero"`
 	List   Fault `json:"list,omitzero"`
 	Revoke Fault `json:"revoke,omitzero"` // HTTP: DELETE
 	Get    Fault `json:"get,omitzero"`    // HTTP only: GET of one token
-	Any    Fault `json:"any,omitzero"`    // an operation whose own fault is absent or used up
+	Any    Fault `json:"any,omitzero"`    // an operation without a fault of its own
 }
 
-// When tells whether something happens before or after the cluster has carried
+// When says whether something happens before or after the cluster has carried
 // out the operation.
 type When string
 
-// The moments at which things happen.
+// The values of When.
 const (
 	Before When = "before"
 	After  When = "after"
 )
 
-// How a CLI process may die.
+// How the process of the command may end.
 const (
-	DieKilled = "kill"  // by SIGKILL, silently
+	DieKilled = "kill"  // SIGKILL, without output
 	DiePanic  = "panic" // exit status 2 and a goroutine trace on standard error
 )
 
-// A Fault is what is wrong with one operation, whichever face it comes by.
+// A Fault says how one operation misbehaves, by the command and by the HTTP API.
 type Fault struct {
-	// Times and For limit the fault to so many operations, and to a time after
-	// it was set. Zero means no limit.
-	Times int      `json:"times,omitempty"`
-	For   Duration `json:"for,omitzero"`
+	// Times is the number of operations that the fault affects. Zero: all.
+	Times int `json:"times,omitempty"`
 
-	// Latency passes before the operation is carried out: a client that gives
-	// up meanwhile has changed nothing. LatencyAfter passes after it.
+	// Latency passes before the operation is carried out. A client that gives up
+	// in that time has changed nothing. LatencyAfter passes after it.
 	Latency      Duration `json:"latency,omitzero"`
 	LatencyAfter Duration `json:"latency_after,omitzero"`
 
-	// Error refuses the operation with this text. The CLI exits with Exit (0
-	// stands for 1); the HTTP API answers Status, or if that is 0 the one that
-	// the text's gRPC code stands for, with a Retry-After of so many seconds if
-	// it is not 0. Committed carries the operation out nevertheless.
-	Error      string `json:"error,omitempty"`
-	Exit       int    `json:"exit,omitempty"`
-	Status     int    `json:"status,omitempty"`
-	RetryAfter int    `json:"retry_after,omitempty"`
-	Committed  bool   `json:"committed,omitempty"`
+	// Error refuses the operation with this text. The command exits with 1. The
+	// HTTP API answers Status, or if that is 0, the status for the gRPC code in
+	// the text. If Committed is set, the operation is carried out nevertheless.
+	Error     string `json:"error,omitempty"`
+	Status    int    `json:"status,omitempty"`
+	Committed bool   `json:"committed,omitempty"`
 
-	// Hang makes the CLI process hang, deaf to its own --timeout, and the HTTP
-	// API keep the connection open without an answer.
+	// Hang makes the process of the command hang, whatever its --timeout is, and
+	// the HTTP API keep the connection open without an answer.
 	Hang When `json:"hang,omitempty"`
 
-	// Grandchild makes the CLI start a child that keeps its standard output
-	// open, before it hangs, dies or, without either, goes on and exits.
+	// Grandchild makes the command start a process that keeps its standard output
+	// open. This happens before the command hangs, dies or exits.
 	Grandchild bool `json:"grandchild,omitempty"`
 
-	// Die ends the CLI process in the given way once the operation was carried
-	// out; the HTTP API takes it for Cut. Cut closes the connection then, on either face.
+	// Die ends the process of the command in this way after the operation was
+	// carried out. The HTTP API does the same as for Cut. Cut closes the
+	// connection after the operation was carried out.
 	Die string `json:"die,omitempty"`
 	Cut bool   `json:"cut,omitempty"`
 
-	// Shape is the form of the CLI's output, one of CreateShapes or ListShapes.
-	// It goes before that of the Sidecar.
+	// Shape is the form of the output of the command, one of CreateShapes or
+	// ListShapes. It overrides that of the Sidecar.
 	Shape string `json:"shape,omitempty"`
 }
 
-// The operations faults can be set for.
+// The operations.
 const (
 	opCreate = "create"
 	opList   = "list"
 	opRevoke = "revoke"
 	opGet    = "get"
-	opOther  = "other" // only Faults.Any
+	opOther  = "other" // only Faults.Any affects it
 )
 
 func (f *Faults) of(op string) *Fault {
@@ -147,19 +140,18 @@ func (f *Faults) of(op string) *Fault {
 	return &f.Any
 }
 
-// take returns the fault that befalls an operation now, and counts it.
-func (c *Cluster) take(op string) Fault {
+// nextFault returns the fault of an operation that begins now, and counts it.
+func (c *Cluster) nextFault(op string) Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.faults.Outage {
 		return Fault{Error: TextUnavailable}
 	}
-	age := c.now().Sub(c.faultsSet)
 	for _, f := range []*Fault{c.faults.of(op), &c.faults.Any} {
-		if *f == (Fault{}) || f.For > 0 && age >= time.Duration(f.For) {
+		if *f == (Fault{}) {
 			continue
 		}
-		taken := *f
+		fault := *f
 		switch f.Times {
 		case 0:
 		case 1:
@@ -167,35 +159,36 @@ func (c *Cluster) take(op string) Fault {
 		default:
 			f.Times--
 		}
-		return taken
+		return fault
 	}
 	return Fault{}
 }
 
-// A refusal is an operation's error as the cluster words it.
+// A refusal is the error of a refused operation.
 type refusal struct {
-	text       string
-	exit       int
-	status     int
-	retryAfter int
+	text   string
+	status int // of the HTTP API
 }
 
 func (r *refusal) Error() string { return r.text }
 
 func refuse(text string) error {
-	return &refusal{text: text, exit: 1, status: statusOf(text)}
+	return &refusal{text: text, status: statusOf(text)}
 }
 
 func (f Fault) refusal() error {
-	return &refusal{
-		text:       f.Error,
-		exit:       cmp.Or(f.Exit, 1),
-		status:     cmp.Or(f.Status, statusOf(f.Error)),
-		retryAfter: f.RetryAfter,
-	}
+	return &refusal{text: f.Error, status: cmp.Or(f.Status, statusOf(f.Error))}
 }
 
-// statusOf is the HTTP status for an error text with a gRPC code in it.
+// refusalOf returns err as a refusal.
+func refusalOf(err error) *refusal {
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		return refused
+	}
+	return &refusal{text: err.Error(), status: http.StatusInternalServerError}
+}
+
+// statusOf returns the HTTP status for the gRPC code in the text of an error.
 func statusOf(text string) int {
 	_, after, _ := strings.Cut(text, "code = ")
 	code, _, _ := strings.Cut(after, " ")
@@ -220,11 +213,11 @@ func statusOf(text string) int {
 	return http.StatusInternalServerError
 }
 
-// perform carries out an operation under whatever fault befalls it. The fault
-// is returned for the face to act on what only it can do; with Hang set to
-// Before, commit was not called.
+// perform carries out an operation under its fault: it calls commit, unless the
+// fault prevents that. It returns the fault, because only the caller can act on
+// Hang, Grandchild, Die and Shape. If Hang is Before, commit was not called.
 func (c *Cluster) perform(ctx context.Context, op string, commit func() error) (Fault, error) {
-	f := c.take(op)
+	f := c.nextFault(op)
 	if err := wait(ctx, f.Latency); err != nil {
 		return f, err
 	}
@@ -249,7 +242,7 @@ func (c *Cluster) perform(ctx context.Context, op string, commit func() error) (
 	return f, nil
 }
 
-// wait lets d pass unless the client leaves first.
+// wait returns after d, or with an error as soon as the client disconnects.
 func wait(ctx context.Context, d Duration) error {
 	if d <= 0 {
 		return nil

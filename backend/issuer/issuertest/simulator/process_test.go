@@ -12,9 +12,9 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-// These tests start real processes: the test binary under the name influxctl.
+// These tests start the test binary as influxctl.
 
-func TestAProcessRunsAndIsRecorded(t *testing.T) {
+func TestProcess_IsRecorded(t *testing.T) {
 	r := newRig(t)
 	cmd := r.command("management", "create", "--description=d", "--expires-at="+future)
 	var stdout bytes.Buffer
@@ -38,9 +38,9 @@ func TestAProcessRunsAndIsRecorded(t *testing.T) {
 	}
 }
 
-func TestSidecarIsFoundByTheFirstArgumentAlone(t *testing.T) {
+func TestProcess_FindsSidecarByFirstArgument(t *testing.T) {
 	r := newRig(t)
-	other := newVersionedRig(t, simulator.Sidecar{Version: "2.10.0"})
+	other := newRigWith(t, simulator.Sidecar{Version: "2.10.0"})
 	cmd := r.command("version")
 	cmd.Args[0] = other.path
 	out, err := cmd.Output()
@@ -49,7 +49,7 @@ func TestSidecarIsFoundByTheFirstArgumentAlone(t *testing.T) {
 	}
 }
 
-func TestProcessDiesAfterTheCommit(t *testing.T) {
+func TestProcess_KilledAfterCommit(t *testing.T) {
 	r := newRig(t)
 	r.SetFaults(simulator.Faults{Create: simulator.Fault{Die: simulator.DieKilled}})
 	out, err := r.command("management", "create", "--description=d").CombinedOutput()
@@ -58,7 +58,7 @@ func TestProcessDiesAfterTheCommit(t *testing.T) {
 		t.Errorf("%v, %q", err, out)
 	}
 	if !r.described("d").Live {
-		t.Error("nothing was committed")
+		t.Error("no token was created")
 	}
 	eventually(t, "the cluster notices the end", func() bool { return r.Running() == 0 })
 	if run := r.Runs()[0]; run.Exit != -1 || run.Ended.IsZero() {
@@ -66,7 +66,7 @@ func TestProcessDiesAfterTheCommit(t *testing.T) {
 	}
 }
 
-func TestProcessPanics(t *testing.T) {
+func TestProcess_Panics(t *testing.T) {
 	r := newRig(t)
 	r.SetFaults(simulator.Faults{List: simulator.Fault{Die: simulator.DiePanic}})
 	out, err := r.command("management", "list").CombinedOutput()
@@ -76,19 +76,19 @@ func TestProcessPanics(t *testing.T) {
 	}
 }
 
-func TestHangIsBeforeOrAfterTheCommit(t *testing.T) {
+func TestProcess_HangsBeforeOrAfterCommit(t *testing.T) {
 	for when, made := range map[simulator.When]int{simulator.Before: 0, simulator.After: 1} {
 		r := newRig(t)
 		r.SetFaults(simulator.Faults{Create: simulator.Fault{Hang: when, Grandchild: true}})
 		hang(t, r, r.command("--timeout", "10s", "management", "create", "--description=d"))
 		if n := len(r.Tokens()) - 1; n != made {
-			t.Errorf("%s: %d tokens made, want %d", when, n, made)
+			t.Errorf("%s: %d tokens created, want %d", when, n, made)
 		}
 	}
 }
 
-// hang starts cmd, sees it hang with a child that holds its output, kills both
-// and sees them gone.
+// hang starts cmd and checks that it hangs, with a process that keeps its output
+// open. It kills both and checks that the cluster notices.
 func hang(t *testing.T, r *rig, cmd *exec.Cmd) {
 	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -112,7 +112,7 @@ func hang(t *testing.T, r *rig, cmd *exec.Cmd) {
 	eventually(t, "the cluster notices the end", func() bool { return r.Running() == 0 })
 	grandchild := r.Runs()[0].Pids[1]
 	if err := syscall.Kill(grandchild, 0); err != nil {
-		t.Errorf("the grandchild is gone with its parent: %v", err)
+		t.Errorf("the grandchild has ended with its parent: %v", err)
 	}
 	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
 		t.Errorf("the grandchild is not in its parent's group: %v", err)
@@ -125,7 +125,7 @@ func hang(t *testing.T, r *rig, cmd *exec.Cmd) {
 	}
 }
 
-func TestPeakCountsProcessesAtOnce(t *testing.T) {
+func TestPeak_CountsProcesses(t *testing.T) {
 	r := newRig(t)
 	r.run("version")
 	r.run("version")

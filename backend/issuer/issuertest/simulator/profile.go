@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
 )
 
-// A configuration is the CLI's file of connection profiles. The CLI has refused
-// unknown keys since 2.0.1, so every documented key is here, used or not.
+// A configuration is the file with the connection profiles. The command refuses
+// unknown keys since 2.0.1, so all documented keys are here.
 type configuration struct {
 	Profile []profile `toml:"profile"`
 }
@@ -30,7 +29,7 @@ type profile struct {
 	Auth      profileAuth `toml:"auth"`
 }
 
-// profileTLS holds paths of PEM files.
+// profileTLS contains paths of PEM files.
 type profileTLS struct {
 	Insecure bool   `toml:"insecure"`
 	Disable  bool   `toml:"disable"`
@@ -52,7 +51,7 @@ type profileAuth struct {
 	} `toml:"oauth2"`
 }
 
-// readProfile finds the profile called name in the file at path.
+// readProfile returns the profile name of the file at path.
 func readProfile(path, name string) (profile, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -70,14 +69,16 @@ func readProfile(path, name string) (profile, error) {
 		}
 	}
 	if len(found) != 1 {
-		return profile{}, fmt.Errorf("configuration has %d profiles called %q", len(found), name)
+		return profile{}, fmt.Errorf("configuration has %d profiles with the name %q", len(found), name)
 	}
 	return found[0], found[0].check()
 }
 
-// check tells whether what the product requires is there.
+// check checks that the profile has what the product needs.
 func (p profile) check() error {
 	switch {
+	case p.MgmtToken == "":
+		return errors.New("profile: missing field mgmt_token: the simulator has no login in a browser")
 	case p.Product == Dedicated && (p.AccountID == "" || p.ClusterID == ""):
 		return errors.New("profile: missing field account_id or cluster_id")
 	case p.Product == Clustered && p.Host == "":
@@ -86,19 +87,4 @@ func (p profile) check() error {
 		return fmt.Errorf("profile: unrecognized product %q", p.Product)
 	}
 	return nil
-}
-
-// exposure tells who else might read the profile at path.
-func exposure(path string) []string {
-	var found []string
-	for _, place := range []struct {
-		path string
-		mode os.FileMode
-	}{{path, 0o600}, {filepath.Dir(path), 0o700}} {
-		info, err := os.Stat(place.path)
-		if err == nil && info.Mode().Perm()&^place.mode != 0 {
-			found = append(found, fmt.Sprintf("%s has mode %#o, wider than %#o", place.path, info.Mode().Perm(), place.mode))
-		}
-	}
-	return found
 }

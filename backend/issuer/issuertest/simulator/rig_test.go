@@ -18,7 +18,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-// The test binary is the simulated CLI when it is called influxctl.
+// The test binary is the simulated command if it is started as influxctl.
 func TestMain(m *testing.M) {
 	if simulator.IsCLI(os.Args) {
 		os.Exit(simulator.Main(os.Args))
@@ -30,9 +30,11 @@ const (
 	accountID = "aaaaaaaa-0000-4000-8000-000000000001"
 	clusterID = "bbbbbbbb-0000-4000-8000-000000000002"
 	future    = "2040-01-02T03:04:05Z"
+
+	rootSecret = "M.V1.the+secret+of+the+root+credential"
 )
 
-// A clock stands still unless it is moved.
+// A clock changes only when a test advances it.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -50,25 +52,26 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// A rig is a served cluster with a CLI and a profile for it.
+// A rig is a cluster with a server, the command, and a profile for both.
 type rig struct {
 	*simulator.Cluster
 	t       *testing.T
 	clock   *clock
 	server  *httptest.Server
-	dir     string // holds the CLI and its sidecar
-	path    string // of the CLI
+	dir     string // with the command and its sidecar
+	path    string // of the command
 	profile string
 	env     []string
 }
 
-// newRig makes a dedicated cluster, reached through a sidecar.
+// newRig returns a rig of the product dedicated.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newVersionedRig(t, simulator.Sidecar{})
+	return newRigWith(t, simulator.Sidecar{})
 }
 
-func newVersionedRig(t *testing.T, side simulator.Sidecar) *rig {
+// newRigWith returns a rig with a sidecar, whose URL it sets.
+func newRigWith(t *testing.T, side simulator.Sidecar) *rig {
 	t.Helper()
 	r := newBareRig(t)
 	r.server = httptest.NewServer(r.Cluster)
@@ -79,7 +82,7 @@ func newVersionedRig(t *testing.T, side simulator.Sidecar) *rig {
 	return r
 }
 
-// newBareRig makes a cluster that is not served yet.
+// newBareRig returns a rig without server, command and profile.
 func newBareRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,7 +97,7 @@ func newBareRig(t *testing.T) *rig {
 		env:     []string{"HOME=" + dir, "NO_COLOR=1"},
 	}
 	r.Cluster = simulator.NewCluster(simulator.Options{
-		AccountID: accountID, ClusterID: clusterID, Now: r.clock.now,
+		AccountID: accountID, ClusterID: clusterID, Root: rootSecret, Now: r.clock.now,
 	})
 	return r
 }
@@ -122,38 +125,38 @@ func (r *rig) writeProfile(text string) {
 	}
 }
 
-// A result is what a run of the CLI left.
+// A result is the output and the exit status of a run.
 type result struct {
 	stdout, stderr string
 	exit           int
 }
 
-// globals are the arguments before the command.
-func (r *rig) globals(args ...string) []string {
+// argv returns the command line of a run with the profile.
+func (r *rig) argv(args ...string) []string {
 	return append([]string{r.path, "--config", r.profile, "--profile", "p"}, args...)
 }
 
-// run runs a command with the rig's profile, in this process.
+// run runs the command with the profile, in this process.
 func (r *rig) run(args ...string) result {
-	return r.exec(r.globals(args...), nil)
+	return r.exec(r.argv(args...), nil)
 }
 
-// exec runs a whole command line in this process.
+// exec runs a command line in this process.
 func (r *rig) exec(argv []string, stdin io.Reader) result {
 	var stdout, stderr bytes.Buffer
 	exit := simulator.RunCLI(argv, r.env, stdin, &stdout, &stderr)
 	return result{stdout.String(), stderr.String(), exit}
 }
 
-// command prepares a run with the rig's profile in a process of its own.
+// command returns a run with the profile as a process.
 func (r *rig) command(args ...string) *exec.Cmd {
-	argv := r.globals(args...)
+	argv := r.argv(args...)
 	cmd := exec.CommandContext(r.t.Context(), argv[0], argv[1:]...)
 	cmd.Env = r.env
 	return cmd
 }
 
-// create makes a token by the CLI and returns it.
+// create creates a token with the command and returns it.
 func (r *rig) create(description string) simulator.Token {
 	r.t.Helper()
 	got := r.run("management", "create", "--description="+description, "--expires-at="+future)
@@ -163,7 +166,7 @@ func (r *rig) create(description string) simulator.Token {
 	return r.described(description)
 }
 
-// described finds the one token with a description.
+// described returns the only token with a description.
 func (r *rig) described(description string) simulator.Token {
 	r.t.Helper()
 	var found []simulator.Token
@@ -173,12 +176,12 @@ func (r *rig) described(description string) simulator.Token {
 		}
 	}
 	if len(found) != 1 {
-		r.t.Fatalf("%d tokens are described as %q, want 1", len(found), description)
+		r.t.Fatalf("%d tokens have the description %q, want 1", len(found), description)
 	}
 	return found[0]
 }
 
-// listed returns the entries of the CLI's list without the root token's.
+// listed returns the entries of the list, without the root credential.
 func (r *rig) listed() []map[string]any {
 	r.t.Helper()
 	got := r.run("management", "list", "--format", "json")
@@ -220,7 +223,7 @@ func (r *rig) response(method, path, token, body string) *http.Response {
 	return answer
 }
 
-// eventually polls until something in another process has happened.
+// eventually waits until something has happened in another process.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -230,7 +233,7 @@ func eventually(t *testing.T, what string, happened func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("never: " + what)
+			t.Fatal("timed out: " + what)
 		}
 	}
 }

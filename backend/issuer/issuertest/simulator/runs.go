@@ -7,26 +7,25 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
 
-// A Run is one start of the CLI, as it reported itself before it did anything.
+// A Run is one run of the command, as the command reported it.
 type Run struct {
 	ID         int       `json:"id"`
 	Argv       []string  `json:"argv"`
 	Env        []string  `json:"env"`  // NAME=value
-	Pids       []int     `json:"pids"` // its own and its children's
+	Pids       []int     `json:"pids"` // of the command and of the process that it started
 	Started    time.Time `json:"started"`
 	Ended      time.Time `json:"ended,omitzero"` // zero: still running
-	Exit       int       `json:"exit"`           // -1: running, or killed
+	Exit       int       `json:"exit"`           // -1: still running, or killed
 	Violations []string  `json:"violations,omitempty"`
 }
 
-// A runLog remembers runs. Its clock is the real one.
+// A runLog records runs. It uses the real clock.
 type runLog struct {
-	mu         sync.Mutex // guards what follows, the runs included
+	mu         sync.Mutex // guards the fields below and the runs
 	last       int
 	runs       []*Run // by ID
 	running    int
@@ -48,7 +47,8 @@ func (l *runLog) start(r Run) int {
 	return r.ID
 }
 
-// end is told twice of a run that exits in good order.
+// end records the end of a run. For a run that is not killed it is called twice:
+// by the report of the command, and when its connection closes.
 func (l *runLog) end(id, exit int) {
 	l.update(id, func(r *Run) {
 		if r.Ended.IsZero() {
@@ -58,7 +58,7 @@ func (l *runLog) end(id, exit int) {
 	})
 }
 
-// update changes the run id, if it was not forgotten meanwhile.
+// update calls change with the run id, unless ResetRuns has removed it.
 func (l *runLog) update(id int, change func(*Run)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +68,7 @@ func (l *runLog) update(id int, change func(*Run)) {
 	}
 }
 
-// Runs returns the CLI's runs since the start or the last ResetRuns.
+// Runs returns the runs of the command since the start or the last ResetRuns.
 func (c *Cluster) Runs() []Run {
 	l := &c.runs
 	l.mu.Lock()
@@ -82,21 +82,21 @@ func (c *Cluster) Runs() []Run {
 	return all
 }
 
-// Running is the number of CLI processes that run now.
+// Running returns how many processes of the command run now.
 func (c *Cluster) Running() int {
 	c.runs.mu.Lock()
 	defer c.runs.mu.Unlock()
 	return c.runs.running
 }
 
-// Peak is the largest number of CLI processes that ran at once.
+// Peak returns the largest number of processes of the command at the same time.
 func (c *Cluster) Peak() int {
 	c.runs.mu.Lock()
 	defer c.runs.mu.Unlock()
 	return c.runs.peak
 }
 
-// ResetRuns forgets the runs that have ended, and the peak.
+// ResetRuns removes the runs that have ended, and resets the peak.
 func (c *Cluster) ResetRuns() {
 	l := &c.runs
 	l.mu.Lock()
@@ -105,15 +105,15 @@ func (c *Cluster) ResetRuns() {
 	l.peak = l.running
 }
 
-// Violations tells what a well-behaved caller of the CLI would not have done,
-// since the start. It names tokens by ID.
+// Violations returns what callers of the command did wrong since the start. It
+// contains IDs of tokens, and no secrets.
 func (c *Cluster) Violations() []string {
 	c.runs.mu.Lock()
 	defer c.runs.mu.Unlock()
 	return slices.Clone(c.runs.violations)
 }
 
-// A runReport is what the CLI tells the cluster first.
+// A runReport is the first request of a run.
 type runReport struct {
 	Argv       []string `json:"argv"`
 	Env        []string `json:"env"`
@@ -121,21 +121,21 @@ type runReport struct {
 	Violations []string `json:"violations"`
 }
 
-// A runAnswer lets the CLI go on, unless there are violations.
+// A runAnswer lets the command continue if there are no violations.
 type runAnswer struct {
 	Run        int      `json:"run"`
 	Violations []string `json:"violations"`
 }
 
-// startRun records a run and keeps its connection: a process that is killed
-// tells of its end by closing it. The connection is taken away from the server,
-// which can be shut down while processes are still there.
+// startRun records a run and keeps its connection open, so that the cluster
+// notices when the process is killed. It hijacks the connection, so that the
+// server can be closed while processes still run.
 func (c *Cluster) startRun(w http.ResponseWriter, r *http.Request) {
 	var report runReport
 	if !readJSON(w, r, &report) {
 		return
 	}
-	report.Violations = append(report.Violations, c.leakViolations(report)...)
+	report.Violations = append(report.Violations, c.secretViolations(report)...)
 	id := c.runs.start(Run{
 		Argv:       report.Argv,
 		Env:        report.Env,
@@ -152,28 +152,13 @@ func (c *Cluster) startRun(w http.ResponseWriter, r *http.Request) {
 		defer conn.Close()
 		defer c.runs.end(id, -1)
 		answerRun(rw.Writer, runAnswer{Run: id, Violations: report.Violations})
-		io.Copy(io.Discard, rw.Reader) // returns when the process is gone
+		io.Copy(io.Discard, rw.Reader) // returns when the process has ended
 	}()
 }
 
-// answerRun writes an HTTP answer that ends with the connection.
+// answerRun writes an HTTP answer whose end is that of the connection.
 func answerRun(w *bufio.Writer, answer runAnswer) {
 	io.WriteString(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
 	json.NewEncoder(w).Encode(answer)
 	w.Flush()
-}
-
-// leakViolations looks for secrets where a process shows them to others.
-func (c *Cluster) leakViolations(report runReport) []string {
-	var found []string
-	for _, id := range c.leaks(strings.Join(report.Argv, "\x00")) {
-		found = append(found, "the secret of token "+id+" stands in the arguments")
-	}
-	for _, variable := range report.Env {
-		name, _, _ := strings.Cut(variable, "=")
-		for _, id := range c.leaks(variable) {
-			found = append(found, "the secret of token "+id+" stands in the environment variable "+name)
-		}
-	}
-	return found
 }

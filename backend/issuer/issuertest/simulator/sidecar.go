@@ -10,31 +10,38 @@ import (
 	"path/filepath"
 )
 
-// SidecarName is the file that the CLI face looks for beside its executable,
+// SidecarName is the name of the file with the Sidecar. It is beside the command,
 // that is, in the directory of its first argument.
 const SidecarName = "influxsim.json"
 
-// A Sidecar tells the CLI face what its caller's command line cannot.
+// A Sidecar configures the simulated command. The command line and the
+// environment cannot do that, because the driver sets both.
 type Sidecar struct {
 	// URL is the origin of the cluster, for profiles of the product dedicated
-	// and for runs that read no profile. Others go by the profile.
+	// and for runs that read no profile. For the product clustered, the profile
+	// has the address.
 	URL string `json:"url,omitempty"`
 
-	// Version is what the CLI claims to be; its flags and output follow. Empty
-	// stands for LatestVersion. Text without a version in it is printed as it
-	// is, by a CLI that behaves like the latest.
+	// Version is the version of influxctl to behave as, for example "2.11.0".
+	// Empty means LatestVersion.
 	Version string `json:"version,omitempty"`
 
-	// Shape and ListShape are the forms of the JSON that create and list print:
-	// one of CreateShapes and ListShapes.
+	// Shape and ListShape are the forms of the JSON that create and list print,
+	// one of CreateShapes and one of ListShapes.
 	Shape     string `json:"shape,omitempty"`
 	ListShape string `json:"list_shape,omitempty"`
+
+	// Interactive means that a person runs the command in a shell. Variables of
+	// Vault in the environment, a terminal as standard input, --debug, and the
+	// modes of the profile are then no violations. A secret in the arguments or
+	// in the environment still is one.
+	Interactive bool `json:"interactive,omitempty"`
 }
 
-// Install puts a CLI with the given sidecar into dir, under the name influxctl,
-// and returns its path. program is an executable that calls Main when its first
-// argument has that base name: influxsim, or a test binary with such a
-// TestMain. Installing again replaces the sidecar.
+// Install installs the command with the given sidecar in dir, under the name
+// influxctl, and returns its path. The file program must call Main if it is
+// started under that name: influxsim does, or a test binary with such a TestMain.
+// If the command is installed already, Install replaces the sidecar.
 func Install(dir, program string, s Sidecar) (string, error) {
 	path := filepath.Join(dir, cliName)
 	if err := place(program, path); err != nil {
@@ -46,7 +53,7 @@ func Install(dir, program string, s Sidecar) (string, error) {
 	return path, nil
 }
 
-// place links program at path, or copies it where no link is possible.
+// place links program at path, or copies it where a link is not possible.
 func place(program, path string) error {
 	err := os.Link(program, path)
 	if err == nil || errors.Is(err, fs.ErrExist) {
@@ -65,7 +72,7 @@ func place(program, path string) error {
 	return errors.Join(err, to.Close())
 }
 
-// write replaces the sidecar in dir in one step, since a CLI may be reading it.
+// write replaces the sidecar in dir atomically, because a run may be reading it.
 func (s Sidecar) write(dir string) error {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -82,7 +89,8 @@ func (s Sidecar) write(dir string) error {
 	return os.Rename(temporary.Name(), filepath.Join(dir, SidecarName))
 }
 
-// readSidecar reads the file beside program. Without one all is as by default.
+// readSidecar reads the file beside program. Without a file it returns the zero
+// value.
 func readSidecar(program string) (Sidecar, error) {
 	var s Sidecar
 	file, err := os.Open(filepath.Join(filepath.Dir(program), SidecarName))

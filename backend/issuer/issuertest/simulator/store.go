@@ -9,10 +9,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// A store holds the tokens of a cluster in the order of their creation.
-// Nothing is ever removed: the real cluster lists dead tokens too.
+// A store contains the tokens of a cluster in the order of their creation. No
+// token is ever removed: the real cluster lists revoked and expired tokens too.
 type store struct {
-	mu    sync.RWMutex // guards what follows, records included
+	mu    sync.RWMutex // guards the fields below and the records
 	byID  map[uuid.UUID]*record
 	order []*record
 	given map[string]uuid.UUID // secrets that were not derived
@@ -39,28 +39,28 @@ func (s *store) get(id uuid.UUID) (record, bool) {
 	return *r, true
 }
 
-// update runs change on the record id under the lock and returns the result.
-func (s *store) update(id uuid.UUID, change func(*record)) (record, bool) {
+// update calls change with the record id under the lock. It reports whether there
+// is such a record.
+func (s *store) update(id uuid.UUID, change func(*record)) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.byID[id]
-	if !ok {
-		return record{}, false
+	if ok {
+		change(r)
 	}
-	change(r)
-	return *r, true
+	return ok
 }
 
-// each calls f with a copy of every record there was when it was called. The
-// lock is held for short stretches only, never while f runs.
+// each calls f with a copy of every record that exists now. It holds the lock only
+// while it copies a batch, never while f runs.
 func (s *store) each(f func(record) error) error {
 	s.mu.RLock()
 	todo := s.order[:len(s.order):len(s.order)]
 	s.mu.RUnlock()
-	const stretch = 512
-	batch := make([]record, 0, stretch)
+	const batchSize = 512
+	batch := make([]record, 0, batchSize)
 	for len(todo) > 0 {
-		n := min(stretch, len(todo))
+		n := min(batchSize, len(todo))
 		batch = batch[:0]
 		s.mu.RLock()
 		for _, r := range todo[:n] {
@@ -77,7 +77,7 @@ func (s *store) each(f func(record) error) error {
 	return nil
 }
 
-// bySecret finds the token a credential belongs to.
+// bySecret returns the token with this secret.
 func (c *Cluster) bySecret(secret string) (record, bool) {
 	c.tokens.mu.RLock()
 	id, ok := c.tokens.given[secret]
@@ -98,8 +98,8 @@ func (c *Cluster) secretOf(r record) string {
 	return c.keys.secret(r.kind, r.id)
 }
 
-// leaks names the tokens whose secrets stand in text, by ID.
-func (c *Cluster) leaks(text string) []string {
+// secretsIn returns the IDs of the tokens whose secrets text contains.
+func (c *Cluster) secretsIn(text string) []string {
 	var ids []string
 	for _, id := range c.keys.within(text) {
 		ids = append(ids, id.String())
@@ -114,9 +114,9 @@ func (c *Cluster) leaks(text string) []string {
 	return ids
 }
 
-// mint stores a token like t and returns it in full. An ID, a secret and a time
-// of creation are made up where t has none.
-func (c *Cluster) mint(t Token) (Token, error) {
+// add stores a token like t and returns it with all fields. If t has no ID, secret
+// or time of creation, they are generated.
+func (c *Cluster) add(t Token) (Token, error) {
 	r := record{
 		id:          uuid.New(),
 		kind:        t.Kind,

@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Kind tells what a token is good for.
+// A Kind is what a token can be used for.
 type Kind string
 
 // The kinds of tokens.
@@ -15,15 +15,14 @@ const (
 	Database   Kind = "database"   // reads and writes data
 )
 
-// A Permission lets a database token do Action on Resource, which is the name
-// of a database or "*".
+// A Permission allows a database token to do Action, read or write, on Resource,
+// the name of a database or "*" for all.
 type Permission struct {
 	Action   string `json:"action"`
 	Resource string `json:"resource"`
 }
 
-// A Token is all the cluster knows of a token, its secret included, as a test
-// needs it. It is a copy.
+// A Token is what the cluster knows about a token, with its secret. It is a copy.
 type Token struct {
 	ID          string       `json:"id"`
 	Kind        Kind         `json:"kind"`
@@ -39,9 +38,9 @@ type Token struct {
 	Live        bool         `json:"live"`                // when the copy was taken
 }
 
-// A record is a token as the cluster stores it. The secret is kept only if it
-// was given from outside; others are derived from the ID, so that a million
-// tokens stay small.
+// A record is a token as the cluster stores it. The secret is stored only if a
+// test has set it. Others are derived from the ID, so that a million tokens need
+// little memory.
 type record struct {
 	id          uuid.UUID
 	kind        Kind
@@ -54,12 +53,12 @@ type record struct {
 	revoked     time.Time
 }
 
-// live tells whether the cluster accepts the token at the time now.
+// live reports whether the token is neither revoked nor expired at the time now.
 func (r *record) live(now time.Time) bool {
 	return r.revoked.IsZero() && (r.expires.IsZero() || now.Before(r.expires))
 }
 
-// mayWrite tells whether the token is allowed to write to database.
+// mayWrite reports whether the token may write to database.
 func (r *record) mayWrite(database string) bool {
 	for _, p := range r.permissions {
 		if p.Action == "write" && (p.Resource == "*" || p.Resource == database) {
@@ -69,10 +68,10 @@ func (r *record) mayWrite(database string) bool {
 	return false
 }
 
-// prefixLength is how much of a management token's secret a list shows.
+// prefixLength is how many characters of the secret a list shows.
 const prefixLength = len("M.V1.") + 4
 
-// token is the outside view of r.
+// token returns r as a Token.
 func (c *Cluster) token(r record) Token {
 	secret := c.secretOf(r)
 	return Token{

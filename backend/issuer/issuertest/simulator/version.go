@@ -3,9 +3,7 @@ package simulator
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
 )
 
 // LatestVersion is the version of influxctl that is simulated by default.
@@ -14,40 +12,28 @@ const LatestVersion = "2.12.0"
 // A version is major, minor and patch.
 type version [3]int
 
-// What changed when, from the release notes of influxctl.
+// The versions in which the behavior changed, from the release notes of
+// influxctl.
 var (
-	hasManagement  = version{2, 6, 0}
-	hasTimeout     = version{2, 9, 7}
-	revokeContinue = version{2, 9, 8} // goes on with further IDs after an error
-	hasSort        = version{2, 9, 9}
-	createTable    = version{2, 11, 0} // create prints more than the bare token
+	revokeContinues = version{2, 9, 8}  // revoke continues with further IDs after an error
+	createTable     = version{2, 11, 0} // create prints more than the token
 )
 
-var versionNumber = regexp.MustCompile(`^(\d+)\.(\d+)\.(\d+)$`)
-
-// version is what the CLI behaves like.
-func (s Sidecar) version() version {
-	match := versionNumber.FindStringSubmatch(cmp.Or(s.Version, LatestVersion))
-	if match == nil {
-		match = versionNumber.FindStringSubmatch(LatestVersion)
+// version parses Version.
+func (s Sidecar) version() (v version, err error) {
+	text := cmp.Or(s.Version, LatestVersion)
+	if _, err := fmt.Sscanf(text, "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil {
+		return v, fmt.Errorf("version %q in %s: %w", text, SidecarName, err)
 	}
-	var v version
-	for i := range v {
-		v[i], _ = strconv.Atoi(match[i+1]) // digits only
-	}
-	return v
+	return v, nil
 }
 
-// versionText is what `influxctl version` prints.
-func (s Sidecar) versionText() string {
-	v := cmp.Or(s.Version, LatestVersion)
-	if !versionNumber.MatchString(v) {
-		return v
-	}
-	return fmt.Sprintf("influxctl v%s linux/amd64", v)
+// String returns what `influxctl version` prints.
+func (v version) String() string {
+	return fmt.Sprintf("influxctl v%d.%d.%d linux/amd64", v[0], v[1], v[2])
 }
 
-// since tells whether v is first or later.
+// since reports whether v is the version first or a later one.
 func (v version) since(first version) bool {
 	return slices.Compare(v[:], first[:]) >= 0
 }

@@ -17,7 +17,7 @@ const (
 
 const htmlPage = "<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>\n"
 
-// A created is what `management create` is to print.
+// A created is the token that `management create` prints.
 type created struct {
 	token     Token
 	accountID string
@@ -26,19 +26,19 @@ type created struct {
 	stderr    io.Writer
 }
 
-// CreateShapes returns the names of every form of `management create --format
-// json`, "" first, which is the same as "flat". No sample of the real output
-// has ever been published. All but BrokenCreateShapes show one token, in a way
-// that a tolerant reader can find.
+// CreateShapes returns the names of all forms of the output of `management create
+// --format json`. The first one is "", the same as "flat". No sample of the real
+// output is published. All forms except BrokenCreateShapes show one token in a
+// way that a tolerant parser can find.
 func CreateShapes() []string {
 	return slices.Concat([]string{""}, slices.Sorted(maps.Keys(createShapes)))
 }
 
-// BrokenCreateShapes are the CreateShapes from which no token can be read for
-// certain, or within reason, although one was made.
+// BrokenCreateShapes are the CreateShapes from which the token, although it
+// exists, cannot be read with certainty or in bounded memory.
 var BrokenCreateShapes = []string{"empty", "null", "html", "two-tokens", "no-secret", "help", "gigabyte"}
 
-// createShapes prints a new token in a form each.
+// createShapes maps the name of a form to the function that prints it.
 var createShapes = map[string]func(created) error{
 	// An entry of the list with the secret beside its other fields.
 	"flat":                  func(c created) error { return c.json(c.flat("token")) },
@@ -49,22 +49,22 @@ var createShapes = map[string]func(created) error{
 	"pretty":                created.pretty,
 	"no-id":                 created.withoutID,
 
-	// What json.Marshal makes of a gRPC answer.
+	// A gRPC answer as json.Marshal writes it.
 	"wrapped":              func(c created) error { return c.json(c.wrapped("token", "secret")) },
 	"wrapped-access-token": func(c created) error { return c.json(c.wrapped("management_token", "access_token")) },
 	"array":                func(c created) error { return c.json([]any{c.flat("token")}) },
 	"camel":                created.camel,
 	"string":               func(c created) error { return c.json(c.token.Secret) },
 
-	// JSON next to something else.
+	// JSON together with something else.
 	"json-then-token": func(c created) error { return c.sequence(created.entryJSON, created.bare) },
 	"table-then-json": func(c created) error { return c.sequence(created.table, created.flatJSON) },
 	"json-then-table": func(c created) error { return c.sequence(created.flatJSON, created.table, created.bare) },
 	"warn-stdout":     created.warnOnStdout,
-	"ansi":            created.coloured,
+	"ansi":            created.colored,
 	"gigabyte":        created.gigabyte,
 
-	// No JSON at all.
+	// No JSON.
 	"table":        func(c created) error { return c.sequence(created.table, created.bare) },
 	"token-only":   created.bare,
 	"token-stderr": func(c created) error { return c.line(c.stderr, c.token.Secret) },
@@ -78,7 +78,7 @@ var createShapes = map[string]func(created) error{
 	"help":       created.help,
 }
 
-// print writes the token the way the CLI was asked for it.
+// print prints the token in a format and form.
 func (c created) print(format, shape string) error {
 	c.warn(c.stderr)
 	if format == formatJSON {
@@ -87,7 +87,7 @@ func (c created) print(format, shape string) error {
 		}
 		print, ok := createShapes[shape]
 		if !ok {
-			return fmt.Errorf("no create shape is called %q", shape)
+			return fmt.Errorf("unknown create shape %q", shape)
 		}
 		return print(c)
 	}
@@ -120,15 +120,15 @@ func (c created) sequence(parts ...func(created) error) error {
 	return nil
 }
 
-// fields are the keys and values of the token's entry in a list.
+// fields returns the keys and values of the token's entry in a list.
 func (c created) fields(shape string) map[string]any {
 	text, err := json.Marshal(entryOf(c.token, c.accountID, shape))
 	if err != nil {
-		panic(err) // strings and numbers always marshal
+		panic(err) // cannot happen: strings and numbers
 	}
 	var fields map[string]any
 	if err := json.Unmarshal(text, &fields); err != nil {
-		panic(err) // it was just marshalled
+		panic(err) // cannot happen: it was just marshaled
 	}
 	return fields
 }
@@ -170,7 +170,7 @@ func (c created) warnOnStdout() error {
 	return c.flatJSON()
 }
 
-func (c created) coloured() error {
+func (c created) colored() error {
 	io.WriteString(c.stdout, "\x1b[33mwarn\x1b[0m\tplease copy the token and store in a safe place\n")
 	text, err := json.Marshal(c.flat("token"))
 	if err != nil {
@@ -179,14 +179,14 @@ func (c created) coloured() error {
 	return c.line(c.stdout, "\x1b[32m"+strings.ReplaceAll(string(text), c.token.Secret, "\x1b[1m"+c.token.Secret+"\x1b[0m")+"\x1b[0m")
 }
 
-// twoTokens shows a token that does not exist beside the one that does.
+// twoTokens prints the token and a second one that does not exist.
 func (c created) twoTokens() error {
 	fields := c.flat("token")
 	fields["access_token"] = "M.V1." + strings.Repeat("decoy+/0", 8)
 	return c.json(fields)
 }
 
-// gigabyte writes a gigabyte of filler before the token.
+// gigabyte prints a gigabyte of filler before the token.
 func (c created) gigabyte() error {
 	filler := []byte(strings.Repeat(strings.Repeat("x", 127)+"\n", 1<<13))
 	for range 1 << 10 {
@@ -197,7 +197,7 @@ func (c created) gigabyte() error {
 	return c.flatJSON()
 }
 
-// table is the box that create prints since 2.11.0.
+// table prints the box that create prints since 2.11.0.
 func (c created) table() error {
 	rows := [][2]string{
 		{"id", c.token.ID},
@@ -224,10 +224,10 @@ func blankTime(t Token) string {
 	if t.ExpiresAt.IsZero() {
 		return ""
 	}
-	return tableTime(t.ExpiresAt)
+	return timeOrEpoch(t.ExpiresAt)
 }
 
-// help is what a flag error looks like, from a CLI that created all the same.
+// help prints what follows a wrong flag, although the token was created.
 func (c created) help() error {
 	io.WriteString(c.stdout, "Incorrect Usage: flag provided but not defined: -format\n\nNAME:\n   influxctl management create\n")
 	return &commandError{text: "flag provided but not defined: -format", exit: 1}

@@ -10,19 +10,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// The private API between the CLI face and the cluster, in place of the real
-// CLI's gRPC. An operation is authorised by the profile's management token, and
-// its answer bears in faultHeader what is left for the CLI to do wrong.
+// The private API between the simulated command and the cluster. A request
+// carries the management token of the profile. The header faultHeader of the
+// answer holds the Fault that the command must act on.
 
 const faultHeader = "Sim-Fault"
 
-// cliError is the body of a refused operation.
+// A cliError is the body of a refused request.
 type cliError struct {
 	Error string `json:"error"`
-	Exit  int    `json:"exit"`
 }
 
-type createOrder struct {
+type createRequest struct {
 	Description string    `json:"description"`
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`
 }
@@ -32,98 +31,101 @@ type createAnswer struct {
 	AccountID string `json:"account_id"`
 }
 
-type revokeOrder struct {
+type revokeRequest struct {
 	IDs         []string `json:"ids"`
 	StopAtError bool     `json:"stop_at_error"`
 }
 
-// A revokeResult tells of one ID; an empty error is success.
+// A revokeResult is about one ID. An empty error is a success.
 type revokeResult struct {
 	ID    string `json:"id"`
 	Error string `json:"error,omitempty"`
 }
 
+// A childReport says that a run has started a process.
 type childReport struct {
 	Run int `json:"run"`
 	Pid int `json:"pid"`
 }
 
+// An endReport says that a run has ended.
 type endReport struct {
 	Run  int `json:"run"`
 	Exit int `json:"exit"`
 }
 
-func (c *Cluster) routeCLI(mux *http.ServeMux) {
-	mux.HandleFunc("POST /sim/cli/run", c.startRun)
-	mux.HandleFunc("POST /sim/cli/child", func(w http.ResponseWriter, r *http.Request) {
+func (c *Cluster) routeCLI() {
+	c.mux.HandleFunc("POST /sim/cli/run", c.startRun)
+	c.mux.HandleFunc("POST /sim/cli/child", func(w http.ResponseWriter, r *http.Request) {
 		var child childReport
 		if readJSON(w, r, &child) {
 			c.runs.update(child.Run, func(r *Run) { r.Pids = append(r.Pids, child.Pid) })
 		}
 	})
-	mux.HandleFunc("POST /sim/cli/end", func(w http.ResponseWriter, r *http.Request) {
+	c.mux.HandleFunc("POST /sim/cli/end", func(w http.ResponseWriter, r *http.Request) {
 		var end endReport
 		if readJSON(w, r, &end) {
 			c.runs.end(end.Run, end.Exit)
 		}
 	})
-	mux.HandleFunc("POST /sim/cli/create", c.cliCreate)
-	mux.HandleFunc("GET /sim/cli/list", c.cliList)
-	mux.HandleFunc("POST /sim/cli/revoke", c.cliRevoke)
+	c.mux.HandleFunc("POST /sim/cli/create", c.cliCreate)
+	c.mux.HandleFunc("GET /sim/cli/list", c.cliList)
+	c.mux.HandleFunc("POST /sim/cli/revoke", c.cliRevoke)
 }
 
-// admit checks who is asking, and for which cluster.
-func (c *Cluster) admit(r *http.Request) error {
+// authorizeCLI checks the credential of a request, and that it is meant for
+// this cluster.
+func (c *Cluster) authorizeCLI(r *http.Request) error {
 	product := r.Header.Get("Sim-Product")
 	if c.product != "" && product != c.product {
 		return refuse(TextUnimplemented)
 	}
-	if err := c.authorise(bearer(r)); err != nil {
+	if err := c.authorize(bearer(r)); err != nil {
 		return err
 	}
-	elsewhere := r.Header.Get("Sim-Account") != c.accountID || r.Header.Get("Sim-Cluster") != c.clusterID
-	if product == Dedicated && elsewhere {
+	other := r.Header.Get("Sim-Account") != c.accountID || r.Header.Get("Sim-Cluster") != c.clusterID
+	if product == Dedicated && other {
 		return refuse(TextPermissionDenied)
 	}
 	return nil
 }
 
 func (c *Cluster) cliCreate(w http.ResponseWriter, r *http.Request) {
-	var order createOrder
-	if !readJSON(w, r, &order) {
+	var request createRequest
+	if !readJSON(w, r, &request) {
 		return
 	}
-	var made Token
+	var created Token
 	fault, err := c.perform(r.Context(), opCreate, func() error {
-		if err := c.admit(r); err != nil {
+		if err := c.authorizeCLI(r); err != nil {
 			return err
 		}
-		if !order.ExpiresAt.IsZero() && !order.ExpiresAt.After(c.now()) {
+		if !request.ExpiresAt.IsZero() && !request.ExpiresAt.After(c.now()) {
 			return refuse(TextInvalidArgument)
 		}
-		made = c.AddToken(Token{Description: order.Description, ExpiresAt: order.ExpiresAt})
+		created = c.AddToken(Token{Description: request.Description, ExpiresAt: request.ExpiresAt})
 		return nil
 	})
-	answerCLI(w, fault, err, createAnswer{Token: made, AccountID: c.accountID})
+	answerCLI(w, fault, err, createAnswer{Token: created, AccountID: c.accountID})
 }
 
 func (c *Cluster) cliRevoke(w http.ResponseWriter, r *http.Request) {
-	var order revokeOrder
-	if !readJSON(w, r, &order) {
+	var request revokeRequest
+	if !readJSON(w, r, &request) {
 		return
 	}
 	var results []revokeResult
 	fault, err := c.perform(r.Context(), opRevoke, func() error {
-		if err := c.admit(r); err != nil {
+		if err := c.authorizeCLI(r); err != nil {
 			return err
 		}
-		for _, id := range order.IDs {
+		for _, id := range request.IDs {
 			result := revokeResult{ID: id}
-			if err := c.revoke(Management, id); err != nil {
+			if err := c.revokeKind(Management, id); err != nil {
 				result.Error = err.Error()
 			}
 			results = append(results, result)
-			if result.Error != "" && order.StopAtError {
+			if result.Error != "" && request.StopAtError {
 				break
 			}
 		}
@@ -132,8 +134,8 @@ func (c *Cluster) cliRevoke(w http.ResponseWriter, r *http.Request) {
 	answerCLI(w, fault, err, results)
 }
 
-// revoke kills the token id of the given kind, unless a fault says otherwise.
-func (c *Cluster) revoke(kind Kind, id string) error {
+// revokeKind revokes the token id if it is of that kind and no fault prevents it.
+func (c *Cluster) revokeKind(kind Kind, id string) error {
 	faults := c.Faults()
 	if text, ok := faults.RevokeErrors[id]; ok {
 		return refuse(text)
@@ -149,47 +151,47 @@ func (c *Cluster) revoke(kind Kind, id string) error {
 	if !r.live(c.now()) && faults.RevokeDeadError != "" {
 		return refuse(faults.RevokeDeadError)
 	}
-	c.kill(parsed)
+	c.revoke(parsed)
 	return nil
 }
 
-// cliList streams what the CLI prints.
+// cliList writes what the command prints.
 func (c *Cluster) cliList(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	fault, err := c.perform(r.Context(), opList, func() error { return c.admit(r) })
+	fault, err := c.perform(r.Context(), opList, func() error { return c.authorizeCLI(r) })
 	if err != nil || fault.Hang != "" {
 		answerCLI(w, fault, err, nil)
 		return
 	}
-	l := listing{format: query.Get("format"), sort: query.Get("sort"), shape: query.Get("shape")}
+	query := r.URL.Query()
+	format, shape := query.Get("format"), query.Get("shape")
 	if fault.Shape != "" {
-		l.shape = fault.Shape
+		shape = fault.Shape
 	}
-	if !slices.Contains(ListShapes, l.shape) {
-		answerCLI(w, fault, fmt.Errorf("no list shape is called %q", l.shape), nil)
+	if !slices.Contains(ListShapes, shape) {
+		answerCLI(w, fault, fmt.Errorf("unknown list shape %q", shape), nil)
 		return
 	}
 	setFault(w, fault)
-	if err := c.writeList(w, l); err != nil {
-		panic(http.ErrAbortHandler) // the client has gone; there is nobody to tell
+	if err := c.writeList(w, format, shape); err != nil {
+		panic(http.ErrAbortHandler) // the client has disconnected
 	}
 }
 
-// answerCLI answers an operation of the CLI.
+// answerCLI answers a request of the command.
 func answerCLI(w http.ResponseWriter, fault Fault, err error, answer any) {
 	setFault(w, fault)
 	if err == nil {
 		writeJSON(w, http.StatusOK, answer)
 		return
 	}
-	no := refusalOf(err)
-	writeJSON(w, no.status, cliError{Error: no.text, Exit: no.exit})
+	refused := refusalOf(err)
+	writeJSON(w, refused.status, cliError{Error: refused.text})
 }
 
 func setFault(w http.ResponseWriter, fault Fault) {
 	text, err := json.Marshal(fault)
 	if err != nil {
-		panic(err) // strings, numbers and durations always marshal
+		panic(err) // cannot happen: strings, numbers and durations
 	}
 	w.Header().Set(faultHeader, string(text))
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// A keyring derives the secret of a token from its ID and finds the ID in a
-// secret again, so that nothing needs to be stored for either. Secrets look
-// random: the ID goes in enciphered, followed by its authentication code.
+// A keyring derives the secret of a token from its ID, and the ID from the
+// secret, so that neither must be stored. A secret looks random: it is the
+// encrypted ID and the authentication code of the ID.
 type keyring struct {
 	block cipher.Block
 	key   []byte
@@ -25,12 +25,12 @@ func newKeyring() keyring {
 	rand.Read(key) // never fails
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		panic(err) // the length is right
+		panic(err) // cannot happen: the length of the key is right
 	}
 	return keyring{block: block, key: key}
 }
 
-// A secretForm is how the secrets of one kind of token are written.
+// A secretForm is the form of the secrets of one kind of token.
 type secretForm struct {
 	kind     Kind
 	prefix   string
@@ -38,7 +38,7 @@ type secretForm struct {
 	encoding *base64.Encoding
 }
 
-// Both forms encode to a fixed length.
+// All secrets of a form have the same length.
 var secretForms = []secretForm{
 	{Management, "M.V1.", 48, base64.StdEncoding},
 	{Database, "apiv1_", 64, base64.RawURLEncoding},
@@ -66,8 +66,8 @@ func (k keyring) body(form secretForm, id uuid.UUID) []byte {
 	return mac.Sum(body)[:form.size]
 }
 
-// id finds the ID of the token whose secret is secret. It answers for every
-// secret that could have been derived, whether or not the token exists.
+// id returns the ID of the token with this secret. It returns false if the secret
+// was not derived by secret. The token need not exist.
 func (k keyring) id(secret string) (uuid.UUID, bool) {
 	for _, form := range secretForms {
 		if !strings.HasPrefix(secret, form.prefix) || len(secret) != form.length() {
@@ -84,7 +84,7 @@ func (k keyring) id(secret string) (uuid.UUID, bool) {
 	return uuid.UUID{}, false
 }
 
-// within returns the IDs of the derived secrets that stand anywhere in text.
+// within returns the IDs of the derived secrets that text contains.
 func (k keyring) within(text string) []uuid.UUID {
 	var found []uuid.UUID
 	for _, form := range secretForms {

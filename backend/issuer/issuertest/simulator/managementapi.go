@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 )
 
-// The documented HTTP Management API v0, for database tokens.
+// The HTTP Management API v0 for database tokens, as InfluxData documents it.
 
 // An apiToken is a database token as the API shows it.
 type apiToken struct {
@@ -27,50 +24,49 @@ type apiToken struct {
 	AccessToken string       `json:"accessToken,omitempty"`
 }
 
-// An apiOrder is the body of POST and PATCH.
-type apiOrder struct {
-	Description *string       `json:"description"`
-	Permissions *[]Permission `json:"permissions"`
-	ExpiresAt   *time.Time    `json:"expiresAt"`
+// An apiRequest is the body of POST.
+type apiRequest struct {
+	Description string       `json:"description"`
+	Permissions []Permission `json:"permissions"`
+	ExpiresAt   *time.Time   `json:"expiresAt"`
 }
 
-// An apiCall carries out a request once its sender is authorised, and returns
-// the status and the body to answer.
-type apiCall func(*http.Request) (int, any, error)
+// An apiHandler handles a request whose credential was accepted. It returns the
+// status and the body of the answer.
+type apiHandler func(*http.Request) (int, any, error)
 
-func (c *Cluster) routeAPI(mux *http.ServeMux) {
+func (c *Cluster) routeManagementAPI() {
 	routes := []struct {
 		method, path, op string
-		call             apiCall
+		handle           apiHandler
 	}{
 		{"GET", "/databases", opOther, c.apiDatabases},
 		{"POST", "/tokens", opCreate, c.apiCreate},
 		{"GET", "/tokens/{id}", opGet, c.apiGet},
-		{"PATCH", "/tokens/{id}", opOther, c.apiChange},
 		{"DELETE", "/tokens/{id}", opRevoke, c.apiRevoke},
 	}
 	for _, prefix := range []string{"/api/v0/accounts/{account}/clusters/{cluster}", "/api/v0"} {
 		for _, r := range routes {
-			mux.HandleFunc(r.method+" "+prefix+r.path, c.api(r.op, r.call))
+			c.mux.HandleFunc(r.method+" "+prefix+r.path, c.api(r.op, r.handle))
 		}
-		mux.HandleFunc("GET "+prefix+"/tokens", c.apiList)
+		c.mux.HandleFunc("GET "+prefix+"/tokens", c.apiList)
 	}
-	mux.HandleFunc("POST /api/v2/write", c.write)
+	c.mux.HandleFunc("POST /api/v2/write", c.write)
 }
 
-// api serves call under the faults of op.
-func (c *Cluster) api(op string, call apiCall) http.HandlerFunc {
+// api returns a handler that performs the operation op under its faults.
+func (c *Cluster) api(op string, handle apiHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var status int
 		var body any
 		fault, err := c.perform(r.Context(), op, func() (err error) {
-			if err := c.admitAPI(r); err != nil {
+			if err := c.authorizeAPI(r); err != nil {
 				return err
 			}
-			status, body, err = call(r)
+			status, body, err = handle(r)
 			return err
 		})
-		if !settleAPI(w, r, fault, err) {
+		if answeredFault(w, r, fault, err) {
 			return
 		}
 		if status == http.StatusNoContent {
@@ -81,33 +77,30 @@ func (c *Cluster) api(op string, call apiCall) http.HandlerFunc {
 	}
 }
 
-// settleAPI acts on a fault or an error, and tells whether the request is still
-// to be answered.
-func settleAPI(w http.ResponseWriter, r *http.Request, fault Fault, err error) bool {
+// answeredFault acts on a fault or an error. It reports whether there was one,
+// so that no answer is left to write.
+func answeredFault(w http.ResponseWriter, r *http.Request, fault Fault, err error) bool {
 	switch {
 	case err != nil:
-		no := refusalOf(err)
-		if no.retryAfter > 0 {
-			w.Header().Set("Retry-After", strconv.Itoa(no.retryAfter))
-		}
-		writeJSON(w, no.status, map[string]any{"code": no.status, "message": no.text})
-		return false
+		refused := refusalOf(err)
+		writeJSON(w, refused.status, map[string]any{"code": refused.status, "message": refused.text})
+		return true
 	case fault.Hang != "":
 		<-r.Context().Done()
-		return false
+		return true
 	case fault.Die != "":
 		panic(http.ErrAbortHandler)
 	}
-	return true
+	return false
 }
 
-// admitAPI checks the path and the credential of a request.
-func (c *Cluster) admitAPI(r *http.Request) error {
+// authorizeAPI checks the path and the credential of a request.
+func (c *Cluster) authorizeAPI(r *http.Request) error {
 	account, cluster := r.PathValue("account"), r.PathValue("cluster")
 	if account == "" && c.product == Dedicated {
 		return refuse(TextNotFound)
 	}
-	if err := c.authorise(bearer(r)); err != nil {
+	if err := c.authorize(bearer(r)); err != nil {
 		return err
 	}
 	if account != "" && (account != c.accountID || cluster != c.clusterID) {
@@ -121,27 +114,23 @@ func (c *Cluster) apiDatabases(*http.Request) (int, any, error) {
 }
 
 func (c *Cluster) apiCreate(r *http.Request) (int, any, error) {
-	order, err := readOrder(r)
-	if err != nil {
-		return 0, nil, err
+	var request apiRequest
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		return 0, nil, refuse(fmt.Sprintf("%s: %v", TextInvalidArgument, err))
 	}
-	t := Token{Kind: Database}
-	if order.Description == nil || *order.Description == "" {
+	if request.Description == "" {
 		return 0, nil, refuse(TextInvalidArgument + ": description is required")
 	}
-	t.Description = *order.Description
-	if order.Permissions != nil {
-		t.Permissions = *order.Permissions
-	}
-	if order.ExpiresAt != nil {
-		t.ExpiresAt = *order.ExpiresAt
+	t := Token{Kind: Database, Description: request.Description, Permissions: request.Permissions}
+	if request.ExpiresAt != nil {
+		t.ExpiresAt = *request.ExpiresAt
 		if !t.ExpiresAt.After(c.now()) {
 			return 0, nil, refuse(TextInvalidArgument + ": expiresAt is in the past")
 		}
 	}
-	made := c.AddToken(t)
-	answer := c.apiToken(made)
-	answer.AccessToken = made.Secret
+	created := c.AddToken(t)
+	answer := c.apiToken(created)
+	answer.AccessToken = created.Secret
 	return http.StatusOK, answer, nil
 }
 
@@ -153,40 +142,14 @@ func (c *Cluster) apiGet(r *http.Request) (int, any, error) {
 	return http.StatusOK, c.apiToken(t), nil
 }
 
-func (c *Cluster) apiChange(r *http.Request) (int, any, error) {
-	order, err := readOrder(r)
-	if err != nil {
-		return 0, nil, err
-	}
-	if order.Description == nil && order.Permissions == nil || order.ExpiresAt != nil {
-		return 0, nil, refuse(TextInvalidArgument + ": only description and permissions can be changed")
-	}
-	id, err := uuid.Parse(r.PathValue("id"))
-	if err != nil {
-		return 0, nil, refuse(TextNotFound)
-	}
-	if old, ok := c.tokens.get(id); !ok || old.kind != Database {
-		return 0, nil, refuse(TextNotFound)
-	}
-	changed, _ := c.tokens.update(id, func(r *record) {
-		if order.Description != nil {
-			r.description = *order.Description
-		}
-		if order.Permissions != nil {
-			r.permissions = *order.Permissions
-		}
-	})
-	return http.StatusOK, c.apiToken(c.token(changed)), nil
-}
-
 func (c *Cluster) apiRevoke(r *http.Request) (int, any, error) {
-	return http.StatusNoContent, nil, c.revoke(Database, r.PathValue("id"))
+	return http.StatusNoContent, nil, c.revokeKind(Database, r.PathValue("id"))
 }
 
-// apiList streams the database tokens.
+// apiList writes the database tokens.
 func (c *Cluster) apiList(w http.ResponseWriter, r *http.Request) {
-	fault, err := c.perform(r.Context(), opList, func() error { return c.admitAPI(r) })
-	if !settleAPI(w, r, fault, err) {
+	fault, err := c.perform(r.Context(), opList, func() error { return c.authorizeAPI(r) })
+	if answeredFault(w, r, fault, err) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -200,7 +163,7 @@ func (c *Cluster) apiList(w http.ResponseWriter, r *http.Request) {
 		return stream.add(c.apiToken(c.token(r)))
 	})
 	if errors.Join(err, stream.close()) != nil {
-		panic(http.ErrAbortHandler) // the client has gone; there is nobody to tell
+		panic(http.ErrAbortHandler) // the client has disconnected
 	}
 }
 
@@ -227,34 +190,18 @@ func (c *Cluster) write(w http.ResponseWriter, r *http.Request) {
 		secret = strings.TrimPrefix(r.Header.Get("Authorization"), "Token ")
 	}
 	t, ok := c.bySecret(secret)
-	if !ok || t.kind != Database || !c.accepted(t) || !t.mayWrite(r.URL.Query().Get("bucket")) {
+	if !ok || t.kind != Database || !t.live(c.now()) || !t.mayWrite(r.URL.Query().Get("bucket")) {
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"code": "unauthorized", "message": "not authorized"})
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// bearer returns the request's bearer token, empty if it has none.
+// bearer returns the bearer token of a request; empty if it has none.
 func bearer(r *http.Request) string {
 	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return ""
 	}
 	return secret
-}
-
-func readOrder(r *http.Request) (apiOrder, error) {
-	var order apiOrder
-	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
-		return order, refuse(fmt.Sprintf("%s: %v", TextInvalidArgument, err))
-	}
-	return order, nil
-}
-
-// refusalOf turns any error into one that can be answered.
-func refusalOf(err error) *refusal {
-	if no, ok := errors.AsType[*refusal](err); ok {
-		return no
-	}
-	return &refusal{text: err.Error(), exit: 1, status: http.StatusInternalServerError}
 }
