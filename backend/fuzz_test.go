@@ -17,8 +17,8 @@ import (
 
 const (
 	fuzzAccessor = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	fuzzRoot  = "M.V1.rootROOTroot1234567890rootROOTroot1234567890rootROOT+/="
-	fuzzPEM   = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+	fuzzRoot     = "M.V1.rootROOTroot1234567890rootROOTroot1234567890rootROOT+/="
+	fuzzPEM      = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 )
 
 // Whatever a description says, it begins with the tag of the mount that made it

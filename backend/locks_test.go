@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend"
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
 // A slowVault is a Vault that takes long to answer one call of the plugin: an
@@ -47,7 +46,7 @@ func (e *engine) on(v *slowVault) {
 	e.t.Helper()
 	e.Cleanup(context.Background())
 	b, err := backend.Factory(backend.Options{
-		Drivers: map[string]issuer.Driver{backend.Management: e, backend.Database: e.data},
+		Drivers: e.drivers(),
 		Now:     e.clock.Now,
 	})(context.Background(), &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), System: v, EventsSender: v, StorageView: e.storage, BackendUUID: "backend-uuid",
