@@ -126,7 +126,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 		Invalidate:     b.invalidate,
-		Paths: strict([]*framework.Path{
+		Paths: b.strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRotateRoot(),

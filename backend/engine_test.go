@@ -90,7 +90,7 @@ func (e *engine) restart() {
 	factory := backend.Factory(backend.Options{
 		Version: "v1.2.3",
 		Drivers: e.drivers(),
-		Now: e.clock.Now,
+		Now:     e.clock.Now,
 	})
 	b, err := factory(context.Background(), &logical.BackendConfig{
 		Logger:       hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: e.log}),

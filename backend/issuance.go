@@ -72,6 +72,9 @@ type order struct {
 // record stays issuing. If step 4 fails, the token is revoked.
 func (b *backend) issue(ctx context.Context, s logical.Storage, c config, o order) (issuer.Token, ledger.Record, error) {
 	client := b.issuerOf(c, o.tokenType)
+	if err := client.enter(); err != nil { // before anything is stored
+		return issuer.Token{}, ledger.Record{}, err
+	}
 	request := issuer.Request{ExpiresAt: o.expiresAt, Read: o.read, Write: o.write}
 	r := b.newRecord(c, o)
 	request.Description = r.Description
@@ -114,7 +117,7 @@ func (b *backend) newRecord(c config, o order) ledger.Record {
 func explainLimit(o order, err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrMaxActive):
-		return fmt.Errorf("%w: role %s has %s and allows no more; revoke some, or raise max_active", err, o.role, plural(o.maxActive, "token"))
+		return fmt.Errorf("%w: role %s has %s and allows no more; wait until a lease ends, revoke one of the tokens, or raise max_active", err, o.role, plural(o.maxActive, "token"))
 	case errors.Is(err, ledger.ErrUnsettled):
 		return fmt.Errorf("%w: the cluster did not confirm the latest tokens of %s; the engine looks for them within %s; see `vault read` of status, and check the cluster with config/check", err, o.role, shortDuration(issueWindow+time.Minute))
 	}

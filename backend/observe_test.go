@@ -18,15 +18,15 @@ import (
 
 // The states of a record, as they are stored.
 const (
-	stateIssuing  = "pending"
-	stateActive   = "live"
-	stateRevoking = "owed"
+	stateIssuing  = "issuing"
+	stateActive   = "active"
+	stateRevoking = "revoking"
 )
 
 // A stored is a record of the ledger as it is stored.
 type stored struct {
 	Key         string `json:"-"`
-	Accessor    string `json:"nonce"`
+	Accessor    string `json:"accessor"`
 	Role        string `json:"role"`
 	State       string `json:"state"`
 	TokenID     string `json:"token_id"`
@@ -35,7 +35,7 @@ type stored struct {
 
 // countFields are the fields of status that count records, by state.
 var countFields = map[string]string{
-	stateIssuing: "tokens_pending", stateActive: "tokens_live", stateRevoking: "tokens_owed",
+	stateIssuing: "tokens_issuing", stateActive: "tokens_active", stateRevoking: "tokens_revoking",
 }
 
 // ledger returns the records that are stored.

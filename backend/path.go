@@ -57,12 +57,13 @@ var okOrNoContent = map[int][]framework.Response{
 	http.StatusNoContent: {{Description: "No Content"}},
 }
 
-// strict makes every operation of the paths refuse unknown fields. The framework
-// alone would only warn, after the operation.
+// strict makes every operation of the paths refuse unknown fields, about which the
+// framework would only warn, after the operation. It also makes the operations
+// that write refuse on a node that may not write.
 //
 // It must not be used for the callbacks of the secret: Vault passes them the whole
 // answer that issued the credential.
-func strict(paths []*framework.Path) []*framework.Path {
+func (b *backend) strict(paths []*framework.Path) []*framework.Path {
 	for _, path := range paths {
 		for _, handler := range path.Operations {
 			op := handler.(*framework.PathOperation)
@@ -71,11 +72,18 @@ func strict(paths []*framework.Path) []*framework.Path {
 				if err := refuseUnknown(req.Data, path.Fields); err != nil {
 					return nil, err
 				}
+				if writes(req.Operation) && !b.WriteSafeReplicationState() {
+					return nil, errStandby
+				}
 				return next(ctx, req, d)
 			}
 		}
 	}
 	return paths
+}
+
+func writes(op logical.Operation) bool {
+	return op != logical.ReadOperation && op != logical.ListOperation
 }
 
 // secretFields are the request fields that hold a secret.

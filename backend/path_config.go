@@ -140,13 +140,16 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 	if err := b.permit(ctx, req.Storage, &ch, d); err != nil {
 		return fail(err)
 	}
-	warnings := ch.new.warnings()
+	warnings, retired := ch.new.warnings(), b.retiredRoots()
 	if d.Get("verify").(bool) {
 		found, err := b.verify(ctx, &ch.new)
 		if err != nil {
 			return fail(fmt.Errorf("nothing was stored: %w", err))
 		}
 		warnings = append(warnings, found...)
+	}
+	if ch.new.Root != ch.old.Root && retired[ch.new.RootID] {
+		return fail(conflict("%s is being revoked, because a rotation has replaced it: create a new credential as an administrator, outside of Vault", ch.new.rootField()))
 	}
 	found, err := b.changeConfig(ctx, req.Storage, ch)
 	if err != nil {
@@ -236,6 +239,19 @@ func (b *backend) permit(ctx context.Context, s logical.Storage, ch *configChang
 // that a role issued.
 func (b *backend) isLedgerToken(id string) bool {
 	return id != "" && slices.ContainsFunc(b.ledger.All(), func(e ledger.Entry) bool { return e.TokenID == id && e.Role != rootRole })
+}
+
+// retiredRoots returns the IDs of the root credentials that the ledger holds. They
+// are read before a new root credential is verified: afterwards, one of them may
+// be revoked already and its record gone. The ledger must be loaded.
+func (b *backend) retiredRoots() map[string]bool {
+	ids := map[string]bool{}
+	for _, e := range b.ledger.All() {
+		if e.Role == rootRole {
+			ids[e.TokenID] = true
+		}
+	}
+	return ids
 }
 
 // permitLeaving refuses a change after which the mount could not revoke the

@@ -102,11 +102,10 @@ func (b *backend) rotateNow(ctx context.Context, s logical.Storage, c config) (r
 // continueSoon continues a rotation, and waits a while for the cluster to accept
 // the new root credential.
 func (b *backend) continueSoon(ctx context.Context, s logical.Storage, r rotation) (err error) {
-	waiting := retry(ctx, proofWait, func() bool {
+	_ = retry(ctx, proofWait, func() bool { // err says more than the end of the wait
 		err = b.continueRotation(ctx, s, r)
 		return !errors.Is(err, errNotProved) || errors.Is(err, errCancelled)
 	})
-	_ = waiting // err says more than the end of the wait
 	return err
 }
 
@@ -121,7 +120,7 @@ func (b *backend) explainExpiry(ctx context.Context, s logical.Storage, r rotati
 		resp.Data["next_vault_rotation"] = timestamp(next)
 	}
 	switch {
-	case !r.From.RootExpiresAt.IsZero():
+	case !r.From.RootExpiresAt.IsZero() || c.Rotation.Period > 0 && !c.Rotation.Disabled:
 	case next.IsZero():
 		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s, and nothing rotates it, because disable_automated_rotation is set. Rotate it before then, or the mount stops working.", timestamp(r.ExpiresAt)))
 	default:

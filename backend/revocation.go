@@ -267,15 +267,16 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 	return errors.Join(problem, b.storeFailure(ctx, s, r, problem))
 }
 
-// provedByExpiry reports whether the token is gone because it has expired. It is
-// asked only where the cluster could not answer.
+// provedByExpiry reports whether the token is gone because it has expired, where
+// the cluster could not answer. The first attempt to revoke a token never relies
+// on the clock: it may have jumped.
 func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem error) bool {
 	for _, inUse := range []error{errIsRoot, errIsNextRoot, errStandby} {
 		if errors.Is(problem, inUse) {
 			return false
 		}
 	}
-	return !traits.KeepsExpired && !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
+	return r.Attempts > 0 && !traits.KeepsExpired && !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
 }
 
 // nextLook is when the worker looks again at a record of another cluster.

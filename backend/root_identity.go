@@ -47,6 +47,8 @@ func (b *backend) identifyRoot(ctx context.Context, c config) (rootIdentity, err
 		return rootIdentity{}, badRequest("mgmt_token_id %s is not the ID of %s", c.RootID, c.rootField())
 	case named != nil:
 		root = *named
+	case c.RootID != "":
+		return rootIdentity{}, nil // the matches are other tokens
 	case len(matches) == 1:
 		root = matches[0]
 	default:
