@@ -13,9 +13,11 @@ import (
 // asks for more.
 var pauses = []time.Duration{500 * time.Millisecond, 2 * time.Second, 4 * time.Second}
 
-// ask puts a query to the cluster. That a path is not served and that a token is
-// not known are both answered by 404: a reply of 404 is returned only if the
-// collection is there, else it becomes an error.
+// ask sends a query to the path that the cluster serves. The API answers 404
+// both for a path that it does not serve and for a token that it does not know.
+// After a 404, ask looks for the collection, unless the collection at this path
+// has answered before. A reply of 404 for one token therefore does not prove
+// that the token is unknown, see settleNotFound.
 func (c *cluster) ask(ctx context.Context, q query) (reply, error) {
 	if c.endpoint.err != nil {
 		return reply{}, notSent("the cluster cannot be asked", c.endpoint.err)
@@ -26,7 +28,7 @@ func (c *cluster) ask(ctx context.Context, q query) (reply, error) {
 	case err == nil && r.success():
 		c.endpoint.served.Store(&path)
 		return r, nil
-	case err != nil || r.status != http.StatusNotFound || served && r.documented:
+	case err != nil || r.status != http.StatusNotFound || served && q.id != "":
 		return r, err
 	}
 	found, err := c.locate(ctx)

@@ -45,10 +45,9 @@ type reply struct {
 	status     int
 	retryAfter time.Duration
 
-	// Of an answer that says no: whether it is in the API's own form, and what
-	// it says then. The message is whatever somebody upstream has written.
-	documented bool
-	message    string
+	// The message of an error answer in the API's own form. It may hold
+	// anything that the server or a proxy wrote.
+	message string
 }
 
 func (r reply) success() bool { return r.status/100 == 2 }
@@ -83,7 +82,7 @@ func (c *cluster) exchange(ctx context.Context, path string, q query) (reply, er
 	r := reply{status: response.StatusCode, retryAfter: c.retryAfter(response.Header)}
 	switch {
 	case !r.success():
-		r.documented, r.message = readComplaint(response.Body)
+		r.message = readComplaint(response.Body)
 	case q.read != nil:
 		return r, q.read(response.Body)
 	}
@@ -118,16 +117,16 @@ func (c *cluster) secrets() []string { return []string{c.Root.Reveal(), c.Client
 // readComplaint reads the body of an answer that says no. Documented is
 // {"code": 404, "message": "…"}; the code may be a string, too. Of anything
 // else, such as a proxy's page, nothing is returned.
-func readComplaint(body io.Reader) (documented bool, message string) {
+func readComplaint(body io.Reader) (message string) {
 	text, err := io.ReadAll(io.LimitReader(body, maxComplaint))
 	var said struct {
 		Code    any     `json:"code"`
 		Message *string `json:"message"`
 	}
 	if err != nil || json.Unmarshal(text, &said) != nil || said.Code == nil || said.Message == nil {
-		return false, ""
+		return ""
 	}
-	return true, *said.Message
+	return *said.Message
 }
 
 // retryAfter reads the header of that name: seconds, or a date.

@@ -14,8 +14,9 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// Revoke deletes the tokens, several at a time. The API calls it deleting; the
-// token stays listed as revoked, or vanishes.
+// Revoke deletes the tokens, at most MaxParallel at a time. The API calls it
+// deletion. Whether a deleted token stays in the list as revoked or disappears
+// is not documented; both are accepted.
 func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 	var mu sync.Mutex // guards failed
 	failed := map[string]error{}
@@ -28,28 +29,39 @@ func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 		}
 		begun[id] = true
 		workers.Go(func() error {
-			if err := c.revoke(ctx, id); err != nil {
+			if err := c.revokeOne(ctx, id); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				failed[id] = fmt.Errorf("revoke database token %s: %w", quote(id), err)
+				failed[id] = err
 			}
 			return nil
 		})
 	}
-	_ = workers.Wait() // what failed is in the map
+	_ = workers.Wait() // the errors are in the map
+	c.settleNotFound(ctx, failed)
+	for id, err := range failed {
+		failed[id] = fmt.Errorf("revoke database token %s: %w", quote(id), err)
+	}
 	return failed
 }
 
 var (
 	errNotAnID    = errors.New("this is not the id of a token")
-	errAlive      = errors.New("the cluster shows the token as alive")
+	errAlive      = errors.New("the cluster lists the token as active")
 	errOtherToken = errors.New("the answer is about another token")
 )
 
-// revoke deletes one token. Only an answer of 204 speaks for itself. After any
-// other that leaves room for it, the cluster is asked what has become of the
-// token.
-func (c *cluster) revoke(ctx context.Context, id string) error {
+// A notFound is the error of a token for which the API answered 404. It does
+// not say whether the token or something else, such as the cluster, was not
+// found.
+type notFound struct{ cause error } // what the API answered to DELETE
+
+func (n *notFound) Error() string { return n.cause.Error() }
+func (n *notFound) Unwrap() error { return n.cause }
+
+// revokeOne deletes one token. Only the answer 204 proves that the token is
+// revoked. After any other answer that may mean the same, it reads the token.
+func (c *cluster) revokeOne(ctx context.Context, id string) error {
 	if !plausibleID(id) {
 		return refused(errNotAnID)
 	}
@@ -63,20 +75,21 @@ func (c *cluster) revoke(ctx context.Context, id string) error {
 	if errors.Is(err, issuer.ErrUnauthorized) || ctx.Err() != nil || r.status == 0 && !asked(err) {
 		return err
 	}
-	info, known, lookErr := c.look(ctx, id)
+	info, found, readErr := c.read(ctx, id)
 	switch {
-	case lookErr != nil:
-		return fmt.Errorf("%w; nor does the cluster tell what has become of it: %w", err, lookErr)
-	case !known:
-		return &verdict{"the cluster does not know it, and before: " + err.Error(), []error{issuer.ErrUnknown}}
+	case readErr != nil:
+		return fmt.Errorf("%w; reading the token failed too: %w", err, readErr)
+	case !found:
+		return &notFound{err}
 	case info.Dead(c.driver.now()):
 		return nil
 	}
 	return fmt.Errorf("%w: %w", errAlive, err)
 }
 
-// look returns what the cluster tells of a token, if it knows it.
-func (c *cluster) look(ctx context.Context, id string) (info issuer.Info, known bool, err error) {
+// read returns what the API says about one token. It is not found if the API
+// answers 404.
+func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, found bool, err error) {
 	r, err := c.ask(ctx, query{method: http.MethodGet, id: id, read: func(body io.Reader) error {
 		t, err := decodeToken(body)
 		if err == nil {
@@ -95,4 +108,47 @@ func (c *cluster) look(ctx context.Context, id string) (info issuer.Info, known 
 		return issuer.Info{}, false, errOtherToken
 	}
 	return info, true, nil
+}
+
+// settleNotFound decides about the tokens in failed for which the API answered
+// 404. A complete list that is read now proves that account and cluster exist
+// and are served at this path, so that an absent token is unknown to the
+// cluster. Without such a list a 404 proves nothing. One list serves all
+// tokens of a call.
+func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
+	listed := map[string]issuer.Info{} // by ID in lower case
+	causes := map[string]error{}
+	for id, err := range failed {
+		if n, ok := errors.AsType[*notFound](err); ok {
+			causes[id] = n.cause
+			listed[strings.ToLower(id)] = issuer.Info{}
+		}
+	}
+	if len(causes) == 0 {
+		return
+	}
+	listErr := c.List(ctx, func(info issuer.Info) error {
+		if key := strings.ToLower(info.ID); hasKey(listed, key) {
+			listed[key] = info
+		}
+		return nil
+	})
+	for id, cause := range causes {
+		info := listed[strings.ToLower(id)]
+		switch {
+		case listErr != nil:
+			failed[id] = fmt.Errorf("%w; whether the token or the cluster was not found is unknown: %w", cause, listErr)
+		case info.ID == "":
+			failed[id] = &verdict{"the cluster does not list the token: " + cause.Error(), []error{issuer.ErrUnknown}}
+		case info.Dead(c.driver.now()):
+			delete(failed, id)
+		default:
+			failed[id] = fmt.Errorf("%w: %w", errAlive, cause)
+		}
+	}
+}
+
+func hasKey(m map[string]issuer.Info, key string) bool {
+	_, ok := m[key]
+	return ok
 }
