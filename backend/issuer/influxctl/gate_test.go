@@ -250,3 +250,30 @@ func mustEnter(t *testing.T, g *gate, c issuer.Cluster) {
 		t.Fatal(err)
 	}
 }
+
+// The slot that b gives back is b's again, although a has waited longer: a has
+// three of the four slots.
+func TestGate_FewestProcessesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gate
+		a, b := issuer.Cluster{Host: "a", MaxParallel: 4}, issuer.Cluster{Host: "b", MaxParallel: 4}
+		for _, c := range []issuer.Cluster{a, a, a, b} {
+			mustEnter(t, &g, c)
+		}
+		got := make(chan string, 2)
+		for _, c := range []issuer.Cluster{a, b} {
+			go func() {
+				if g.enter(t.Context(), c) == nil {
+					got <- c.Host
+				}
+			}()
+			synctest.Wait()
+		}
+		g.leave(b)
+		if first := <-got; first != "b" {
+			t.Errorf("%s got the slot", first)
+		}
+		g.leave(a)
+		<-got
+	})
+}
