@@ -7,47 +7,28 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
-// Revoke deletes the tokens, at most MaxParallel at a time. The API calls it
-// deletion. Whether a deleted token stays in the list as revoked or disappears
-// is not documented; both are accepted.
+// Revoke deletes the tokens, at most MaxParallel at the same time. Whether the
+// API keeps a deleted token in the list as revoked is not documented; both are
+// accepted. See docs/vendor-facts.md, "management-api-delete".
 func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
-	var mu sync.Mutex // guards failed
-	failed := map[string]error{}
-	var workers errgroup.Group
-	workers.SetLimit(max(c.MaxParallel, 1))
-	begun := map[string]bool{}
-	for _, id := range ids {
-		if begun[id] {
-			continue
-		}
-		begun[id] = true
-		workers.Go(func() error {
-			if err := c.revokeOne(ctx, id); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed[id] = err
-			}
-			return nil
-		})
-	}
-	_ = workers.Wait() // the errors are in the map
+	failed := httpapi.RevokeEach(ctx, ids, c.MaxParallel, c.revokeOne)
 	c.settleNotFound(ctx, failed)
 	for id, err := range failed {
-		failed[id] = fmt.Errorf("revoke database token %s: %w", quote(id), err)
+		failed[id] = fmt.Errorf("revoke database token %s: %w", redact.Quote(id), err)
 	}
 	return failed
 }
 
 var (
 	errNotAnID    = errors.New("this is not the id of a token")
-	errAlive      = errors.New("the cluster lists the token as active")
+	errActive     = errors.New("the cluster lists the token as active")
 	errOtherToken = errors.New("the answer is about another token")
 )
 
@@ -63,16 +44,16 @@ func (n *notFound) Unwrap() error { return n.cause }
 // revoked. After any other answer that may mean the same, it reads the token.
 func (c *cluster) revokeOne(ctx context.Context, id string) error {
 	if !plausibleID(id) {
-		return refused(errNotAnID)
+		return failure.NotSent(errNotAnID)
 	}
-	r, err := c.ask(ctx, query{method: http.MethodDelete, id: id})
+	r, err := c.do(ctx, call{method: http.MethodDelete, id: id})
 	switch {
-	case err == nil && r.status == http.StatusNoContent:
+	case err == nil && r.Status == http.StatusNoContent:
 		return nil
 	case err == nil:
-		err = r.err(c.secrets()...)
+		err = c.statusError(r)
 	}
-	if errors.Is(err, issuer.ErrUnauthorized) || ctx.Err() != nil || r.status == 0 && !asked(err) {
+	if errors.Is(err, issuer.ErrUnauthorized) || ctx.Err() != nil || r.Status == 0 && errors.Is(err, issuer.ErrRefused) {
 		return err
 	}
 	info, found, readErr := c.read(ctx, id)
@@ -81,16 +62,16 @@ func (c *cluster) revokeOne(ctx context.Context, id string) error {
 		return fmt.Errorf("%w; reading the token failed too: %w", err, readErr)
 	case !found:
 		return &notFound{err}
-	case info.Dead(c.driver.now()):
+	case info.Dead(c.driver.options.Now()):
 		return nil
 	}
-	return fmt.Errorf("%w: %w", errAlive, err)
+	return fmt.Errorf("%w: %w", errActive, err)
 }
 
 // read returns what the API says about one token. It is not found if the API
 // answers 404.
 func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, found bool, err error) {
-	r, err := c.ask(ctx, query{method: http.MethodGet, id: id, read: func(body io.Reader) error {
+	r, err := c.do(ctx, call{method: http.MethodGet, id: id, read: func(body io.Reader) error {
 		t, err := decodeToken(body)
 		if err == nil {
 			info, err = t.info()
@@ -100,10 +81,10 @@ func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, found 
 	switch {
 	case err != nil:
 		return issuer.Info{}, false, err
-	case r.status == http.StatusNotFound:
+	case r.Status == http.StatusNotFound:
 		return issuer.Info{}, false, nil
-	case !r.success():
-		return issuer.Info{}, false, r.err(c.secrets()...)
+	case !r.Success():
+		return issuer.Info{}, false, c.statusError(r)
 	case !strings.EqualFold(info.ID, id):
 		return issuer.Info{}, false, errOtherToken
 	}
@@ -139,11 +120,11 @@ func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 		case listErr != nil:
 			failed[id] = fmt.Errorf("%w; whether the token or the cluster was not found is unknown: %w", cause, listErr)
 		case info.ID == "":
-			failed[id] = &verdict{"the cluster does not list the token: " + cause.Error(), []error{issuer.ErrUnknown}}
-		case info.Dead(c.driver.now()):
+			failed[id] = failure.New("the cluster does not list the token: "+cause.Error(), issuer.ErrUnknown)
+		case info.Dead(c.driver.options.Now()):
 			delete(failed, id)
 		default:
-			failed[id] = fmt.Errorf("%w: %w", errAlive, cause)
+			failed[id] = fmt.Errorf("%w: %w", errActive, cause)
 		}
 	}
 }

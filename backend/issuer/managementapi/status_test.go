@@ -16,6 +16,7 @@ import (
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
 // is names the kind of an error.
@@ -215,8 +216,8 @@ func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
 		"a later expiry":        answer(someID, secret, expires.Add(time.Minute)),
 		"a time that is none":   `{"id":"` + someID + `","accessToken":"` + secret + `","expiresAt":"` + secret + `"}`,
 		"a secret for a number": `{"id":5,"accessToken":"` + secret + `"}`,
-		"more than fits":        answer(someID, secret+strings.Repeat("A", maxAnswer), expires),
-		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", maxAnswer) + "}",
+		"more than fits":        answer(someID, secret+strings.Repeat("A", httpapi.MaxAnswer), expires),
+		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", httpapi.MaxAnswer) + "}",
 		"a second token":        answer(someID, secret, expires) + answer(someID, secret, expires),
 	} {
 		s := newStage(t, text(body))
@@ -296,8 +297,8 @@ func TestPartOfAListIsNoList(t *testing.T) {
 
 func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"code":409,"message":"a token of this\n  description exists"}`: `saying "a token of this description exists"`,
-		`{"code":"conflict","message":"it exists"}`:                      `saying "it exists"`,
+		`{"code":409,"message":"a token of this\n  description exists"}`: `with the message "a token of this description exists"`,
+		`{"code":"conflict","message":"it exists"}`:                      `with the message "it exists"`,
 		`{"code":409,"message":"` + strings.Repeat("long ", 100) + `"}`:  "long …",
 		`<html>it exists</html>`:                                         "409 Conflict",
 		`{"message":"it exists"}`:                                        "409 Conflict",
@@ -311,7 +312,7 @@ func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "7s") || len(err.Error()) > 500 {
 			t.Errorf("%s: %v", body, err)
 		}
-		if said := strings.Contains(err.Error(), "saying"); said != strings.HasPrefix(want, "saying") && want != "long …" {
+		if said := strings.Contains(err.Error(), "with the message"); said != strings.HasPrefix(want, "with the message") && want != "long …" {
 			t.Errorf("%s: %v", body, err)
 		}
 	}

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -203,5 +206,40 @@ func TestPool_KeepsThoseUsedLast(t *testing.T) {
 	p.Close()
 	if len(closed) != 2*maxKept+1 {
 		t.Errorf("%d closed in the end", len(closed))
+	}
+}
+
+func TestPause_EndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := pause(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		start = time.Now()
+		if err := pause(t.Context(), time.Minute); err != nil || time.Since(start) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// With TLS 1.3 the alert about the client certificate arrives after the request.
+// The server has not read the request if it was the first on the connection.
+func TestConnectionError_RefusedClientCertificate(t *testing.T) {
+	alert := &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}
+	var p progress
+	p.connected.Store(true)
+	if err := p.connectionError(&url.Error{Op: "Post", URL: "x", Err: fmt.Errorf("broken: %w", alert)}, nil); !hasKinds(err, "refused unreachable") {
+		t.Errorf("on a fresh connection: %v", err)
+	}
+	p.reused.Store(true)
+	if err := p.connectionError(alert, nil); !hasKinds(err, "unreachable") {
+		t.Errorf("on a connection that has served: %v", err)
+	}
+	p = progress{}
+	p.connected.Store(true)
+	if err := p.connectionError(&net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}, nil); !hasKinds(err, "unreachable") {
+		t.Errorf("another alert: %v", err)
 	}
 }
