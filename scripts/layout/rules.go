@@ -29,6 +29,7 @@ var rules = []rule{
 		dir: "plugin", std: true, foreign: []string{"*"},
 		own: []string{"backend", "backend/issuer", "backend/issuer/influxctl", "backend/issuer/managementapi"},
 	},
+	{dir: "plugin/e2e/vaulttest", std: true},
 	{
 		dir: "backend", std: true, foreign: []string{"*"},
 		own:    []string{"backend/issuer"},
@@ -61,6 +62,7 @@ var rules = []rule{
 var notLinked = []string{
 	module + "/backend/issuer/influxctl/simulator",
 	module + "/backend/issuer/issuertest",
+	module + "/plugin/e2e",
 	module + "/scripts",
 	"github.com/CycloneDX/",
 	"github.com/getkin/kin-openapi/",
