@@ -29,6 +29,7 @@ var rules = []rule{
 		dir: "plugin", std: true, foreign: []string{"*"},
 		own: []string{"backend", "backend/issuer", "backend/issuer/influxctl", "backend/issuer/managementapi"},
 	},
+	{dir: "plugin/e2e/vaulttest", std: true},
 	{
 		dir: "backend", std: true, foreign: []string{"*"},
 		own:    []string{"backend/issuer"},
@@ -60,6 +61,7 @@ var rules = []rule{
 // notLinked lists prefixes of what must never reach the plugin binary.
 var notLinked = []string{
 	module + "/backend/issuer/issuertest",
+	module + "/plugin/e2e",
 	module + "/scripts",
 	"github.com/CycloneDX/",
 	"github.com/getkin/kin-openapi/",
