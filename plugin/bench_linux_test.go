@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 const (
@@ -87,11 +87,11 @@ func newRig(b *testing.B, settings ...string) *rig {
 	r := &rig{server: startVault(b, settings...)}
 	r.logLess(b)
 	dir := b.TempDir()
-	build(b, dir, "./cmd/influxctl-sim")
+	build(b, dir, "./cmd/influxsim")
 	build(b, r.plugins, "./plugin/testdata/yardstick")
-	r.startCluster(b, filepath.Join(dir, "influxctl-sim"))
+	r.startCluster(b, filepath.Join(dir, "influxsim"))
 	var err error
-	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: r.cluster.URL})
+	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxsim"), simulator.Sidecar{URL: r.cluster.URL})
 	must(b, err)
 	r.mountBoth(b)
 	at, err := url.Parse(r.cluster.URL)

@@ -20,7 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // TestTheDocuments holds README, the pages of docs and the examples against a
@@ -30,7 +30,7 @@ func TestTheDocuments(t *testing.T) {
 	s := startVault(t)
 	must(t, os.Symlink("vault", filepath.Join(s.bin, "bao"))) // its registration API is the same
 	built := t.TempDir()
-	build(t, built, "./cmd/influxctl-sim")
+	build(t, built, "./cmd/influxsim")
 	build(t, built, "./cmd/"+pluginCommand, "-ldflags=-X "+module+"/plugin.version=v0.2.0")
 	for _, page := range pages(t) {
 		if steps := stepsOf(t, page); len(steps) > 0 {
@@ -146,7 +146,7 @@ func newDesk(t *testing.T, s *server, built string) *desk {
 	must(t, os.Mkdir(filepath.Join(dir, "cli"), 0o700))
 	released(t, dir, "v0.1.0", filepath.Join(s.plugins, pluginCommand))
 	released(t, dir, "v0.2.0", filepath.Join(built, pluginCommand))
-	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxctl-sim"), simulator.Sidecar{URL: plain.URL})
+	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxsim"), simulator.Sidecar{URL: plain.URL})
 	must(t, err)
 	operators := cluster.AddToken(simulator.Token{Root: true, Description: "for Vault", ExpiresAt: time.Now().Add(365 * 24 * time.Hour)})
 	must(t, os.WriteFile(filepath.Join(dir, "root-token"), []byte(operators.Secret), 0o600))

@@ -18,7 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // TestMain lets more tests run side by side than there may be processors, since
@@ -40,13 +40,13 @@ func TestMain(m *testing.M) {
 func TestStories(t *testing.T) {
 	s := startVault(t)
 	cli := t.TempDir()
-	build(t, cli, "./cmd/influxctl-sim")
+	build(t, cli, "./cmd/influxsim")
 	deadline, _ := t.Deadline()
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
 		Deadline: deadline,
 		Setup: func(env *testscript.Env) error {
-			return newStory(env, s, filepath.Join(cli, "influxctl-sim"))
+			return newStory(env, s, filepath.Join(cli, "influxsim"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":     await,

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // A stage is a mount of the engine, configured for a simulated cluster of its
@@ -38,8 +38,8 @@ func newStage(t *testing.T, s *server, name string) *stage {
 	t.Cleanup(web.Close)
 	dir := filepath.Join(t.TempDir(), name)
 	must(t, os.Mkdir(dir, 0o700))
-	build(t, dir, "./cmd/influxctl-sim")
-	influxctl, err := simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: web.URL})
+	build(t, dir, "./cmd/influxsim")
+	influxctl, err := simulator.Install(dir, filepath.Join(dir, "influxsim"), simulator.Sidecar{URL: web.URL})
 	must(t, err)
 	must(t, s.register(t.Context(), name, "INFLUXCTL_PATH="+influxctl))
 	must(t, s.mount(t.Context(), name, name))

@@ -22,7 +22,7 @@ type rule struct {
 }
 
 var rules = []rule{
-	{dir: "cmd", std: true, own: []string{"plugin", "backend/issuer/influxctl/simulator"}, alone: true},
+	{dir: "cmd", std: true, own: []string{"plugin", "backend/issuer/issuertest/simulator"}, alone: true},
 	{dir: "scripts", std: true, alone: true},
 	{dir: "scripts/release", std: true, foreign: []string{"github.com/CycloneDX/", "github.com/google/uuid"}},
 	{
@@ -49,7 +49,7 @@ var rules = []rule{
 		denied:  []string{"os/exec"},
 	},
 	{
-		dir: "backend/issuer/influxctl/simulator", std: true,
+		dir: "backend/issuer/issuertest/simulator", std: true,
 		foreign: []string{
 			"github.com/google/uuid", "github.com/pelletier/go-toml/", "github.com/urfave/cli/",
 			"go.etcd.io/bbolt", "golang.org/x/",
@@ -59,7 +59,6 @@ var rules = []rule{
 
 // notLinked lists prefixes of what must never reach the plugin binary.
 var notLinked = []string{
-	module + "/backend/issuer/influxctl/simulator",
 	module + "/backend/issuer/issuertest",
 	module + "/scripts",
 	"github.com/CycloneDX/",

@@ -14,15 +14,15 @@ func TestAnImportThatNoRuleAllowsIsAProblem(t *testing.T) {
 		ok       bool
 	}{
 		{"/cmd/vault-plugin-secrets-influxdb", "/plugin", true},
-		{"/cmd/influxctl-sim", "/backend/issuer/influxctl/simulator", true},
-		{"/cmd/influxctl-sim", "/cmd/vault-plugin-secrets-influxdb", false},
-		{"/cmd/influxctl-sim", "/backend", false},
-		{"/cmd/influxctl-sim", "os", true},
-		{"/cmd/influxctl-sim", "github.com/urfave/cli/v2", false},
+		{"/cmd/influxsim", "/backend/issuer/issuertest/simulator", true},
+		{"/cmd/influxsim", "/cmd/vault-plugin-secrets-influxdb", false},
+		{"/cmd/influxsim", "/backend", false},
+		{"/cmd/influxsim", "os", true},
+		{"/cmd/influxsim", "github.com/urfave/cli/v2", false},
 		{"/plugin", "/backend", true},
 		{"/plugin", "/backend/issuer", true},
 		{"/plugin", "/backend/issuer/influxctl", true},
-		{"/plugin", "/backend/issuer/influxctl/simulator", false},
+		{"/plugin", "/backend/issuer/issuertest/simulator", false},
 		{"/plugin", "/backend/issuer/issuertest", false},
 		{"/backend", "/backend/issuer", true},
 		{"/backend", "github.com/hashicorp/vault/sdk/logical", true},
@@ -43,7 +43,7 @@ func TestAnImportThatNoRuleAllowsIsAProblem(t *testing.T) {
 		{"/backend/issuer/influxctl", "os/exec", true},
 		{"/backend/issuer/influxctl", "github.com/pelletier/go-toml/v2", true},
 		{"/backend/issuer/influxctl", "/backend", false},
-		{"/backend/issuer/influxctl", "/backend/issuer/influxctl/simulator", false},
+		{"/backend/issuer/influxctl", "/backend/issuer/issuertest/simulator", false},
 		{"/backend/issuer/influxctl", "github.com/hashicorp/vault/sdk/logical", false},
 		{"/backend/issuer/influxctl", "github.com/hashicorp/go-hclog", false},
 		{"/plugin", "/backend/issuer/managementapi", true},
@@ -55,10 +55,10 @@ func TestAnImportThatNoRuleAllowsIsAProblem(t *testing.T) {
 		{"/backend/issuer/managementapi", "github.com/hashicorp/vault/sdk/logical", false},
 		{"/backend/issuer/managementapi", "/backend/issuer/influxctl", false},
 		{"/backend/issuer/managementapi", "/backend", false},
-		{"/backend/issuer/influxctl/simulator", "github.com/urfave/cli/v2", true},
-		{"/backend/issuer/influxctl/simulator", "/backend/issuer", false},
-		{"/backend/issuer/influxctl/simulator", "/backend/issuer/influxctl", false},
-		{"/backend/issuer/influxctl/simulator", "/backend", false},
+		{"/backend/issuer/issuertest/simulator", "github.com/urfave/cli/v2", true},
+		{"/backend/issuer/issuertest/simulator", "/backend/issuer", false},
+		{"/backend/issuer/issuertest/simulator", "/backend/issuer/influxctl", false},
+		{"/backend/issuer/issuertest/simulator", "/backend", false},
 		{"/helpers", "errors", false},
 		{"", "errors", false},
 	} {
@@ -105,7 +105,7 @@ func TestTheSimulatorHasNoPlaceInThePluginBinary(t *testing.T) {
 		t.Errorf("problems %q where there are none", got)
 	}
 	for _, path := range []string{
-		module + "/backend/issuer/influxctl/simulator",
+		module + "/backend/issuer/issuertest/simulator",
 		module + "/backend/issuer/issuertest",
 		"github.com/urfave/cli/v2",
 	} {

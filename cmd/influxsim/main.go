@@ -1,10 +1,10 @@
-// Command influxctl-sim simulates an InfluxDB 3 cluster and its command line,
+// Command influxsim simulates an InfluxDB 3 cluster and its command line,
 // for tests and for `make dev`.
 //
 // Started under the name influxctl it is the CLI. Otherwise it serves a
 // cluster:
 //
-//	influxctl-sim cluster [--listen 127.0.0.1:0] [--product dedicated|clustered]
+//	influxsim cluster [--listen 127.0.0.1:0] [--product dedicated|clustered]
 //		[--account-id ID] [--cluster-id ID] [--root-file FILE]
 //		[--tls-cert FILE --tls-key FILE]
 //
@@ -27,7 +27,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 func main() {
@@ -37,7 +37,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "influxctl-sim:", err)
+		fmt.Fprintln(os.Stderr, "influxsim:", err)
 		os.Exit(1)
 	}
 }
@@ -51,10 +51,10 @@ type settings struct {
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) == 0 || args[0] != "cluster" {
-		return errors.New("usage: influxctl-sim cluster [flags]")
+		return errors.New("usage: influxsim cluster [flags]")
 	}
 	var s settings
-	flags := flag.NewFlagSet("influxctl-sim cluster", flag.ContinueOnError)
+	flags := flag.NewFlagSet("influxsim cluster", flag.ContinueOnError)
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:0", "`address` to listen on")
 	flags.StringVar(&s.rootFile, "root-file", "", "`file` to write the root token to, instead of printing it")
 	flags.StringVar(&s.tlsCert, "tls-cert", "", "`file` of the certificate to serve HTTPS with")

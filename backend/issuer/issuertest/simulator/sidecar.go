@@ -12,7 +12,7 @@ import (
 
 // SidecarName is the file that the CLI face looks for beside its executable,
 // that is, in the directory of its first argument.
-const SidecarName = "influxctl-sim.json"
+const SidecarName = "influxsim.json"
 
 // A Sidecar tells the CLI face what its caller's command line cannot.
 type Sidecar struct {
@@ -33,7 +33,7 @@ type Sidecar struct {
 
 // Install puts a CLI with the given sidecar into dir, under the name influxctl,
 // and returns its path. program is an executable that calls Main when its first
-// argument has that base name: influxctl-sim, or a test binary with such a
+// argument has that base name: influxsim, or a test binary with such a
 // TestMain. Installing again replaces the sidecar.
 func Install(dir, program string, s Sidecar) (string, error) {
 	path := filepath.Join(dir, cliName)

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // These tests start real processes: the test binary under the name influxctl.
