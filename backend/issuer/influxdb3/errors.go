@@ -17,6 +17,10 @@ var (
 		"check host and port in config")
 )
 
+// errNoRoot is the error of a root credential that cannot be sent.
+var errNoRoot = fmt.Errorf("the root credential is empty, or has characters that a token cannot have: "+
+	"write a valid admin_token to config: %w", issuer.ErrUnauthorized)
+
 // A verdict is an error with a text of its own that states what kinds of error
 // it is. It keeps nothing of its causes, whose texts may hold secrets.
 type verdict struct {

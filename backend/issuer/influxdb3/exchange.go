@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"sync/atomic"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
 const (
@@ -78,7 +80,10 @@ func (c *cluster) exchange(ctx context.Context, q query) (reply, error) {
 	defer cancel()
 	var d departure
 	request, err := c.request(httptrace.WithClientTrace(ctx, d.trace()), q)
-	if err != nil {
+	switch {
+	case errors.Is(err, issuer.ErrUnauthorized):
+		return reply{}, err
+	case err != nil:
 		return reply{}, notSent("prepare a request", err, c.secrets()...)
 	}
 	response, err := e.client.Do(request)
@@ -102,7 +107,12 @@ func (c *cluster) exchange(ctx context.Context, q query) (reply, error) {
 	return r, nil
 }
 
+// request prepares a request. The root credential is part of a header.
 func (c *cluster) request(ctx context.Context, q query) (*http.Request, error) {
+	root := c.Root.Reveal()
+	if root == "" || strings.ContainsFunc(root, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errNoRoot
+	}
 	var body io.Reader
 	if q.body != nil {
 		body = bytes.NewReader(q.body)
@@ -112,7 +122,7 @@ func (c *cluster) request(ctx context.Context, q query) (*http.Request, error) {
 		return nil, err
 	}
 	// The word Bearer is case-sensitive.
-	r.Header.Set("Authorization", "Bearer "+c.Root.Reveal())
+	r.Header.Set("Authorization", "Bearer "+root)
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", c.drivers.userAgent)
 	if q.body != nil {
