@@ -155,6 +155,16 @@ type Server struct {
 	Warning string // what an operator should know although the server can be used
 }
 
+// A UUIDReporter is an Issuer of a product whose clusters send a UUID with their
+// answers. A cluster may begin to send one when it is upgraded.
+type UUIDReporter interface {
+	Issuer
+
+	// ReportedUUID returns the UUID that the cluster has sent most recently, as in
+	// Cluster; empty if it has sent none. It does no I/O.
+	ReportedUUID() string
+}
+
 // A Driver opens issuers. Issuers of one driver share resources, such as a
 // program, its limits or a pool of connections. It is safe for concurrent use.
 type Driver interface {
