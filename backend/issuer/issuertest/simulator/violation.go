@@ -82,8 +82,9 @@ func (p *process) checkStart() []string {
 		return nil
 	}
 	var found []string
-	for _, name := range variables {
-		found = append(found, "the environment has "+name+": do not start influxctl with the environment of another program; "+
+	if len(variables) > 0 {
+		found = append(found, "the environment has "+strings.Join(variables, ", ")+
+			": do not start influxctl with the environment of another program; "+
 			`to run it from a shell, put "interactive": true into `+SidecarName+" beside it")
 	}
 	for _, arg := range p.args[1:] {
