@@ -27,7 +27,7 @@ func errorOf(violations []string) error {
 	return violation(violations)
 }
 
-// report tells the cluster how this process was started, before the process
+// report reports to the cluster how this process was started, before the process
 // does anything else. It returns the violations as an error.
 func (p *process) report(ctx context.Context, cluster *client, violations []string) error {
 	p.reported = true
