@@ -178,20 +178,21 @@ type simulation struct {
 	*simulator.Cluster
 }
 
-// simulate serves a cluster that has the paths of a product. With a contract,
-// every request and every answer is held against it.
+// simulate serves a cluster with the paths of a product. With a contract, it
+// validates every request and every answer.
 func simulate(t *testing.T, product string, held contract) *simulation {
 	t.Helper()
 	sim := simulator.NewCluster(simulator.Options{Product: product, AccountID: accountID, ClusterID: clusterID, Root: rootToken})
 	handler := sim.ServeHTTP
 	if held != nil {
-		handler = hold(t, held, product, sim)
+		handler = validate(t, held, product, sim)
 	}
 	return &simulation{newStage(t, handler), sim}
 }
 
-// hold lets a handler answer and holds the exchange against a contract.
-func hold(t *testing.T, held contract, product string, handler http.Handler) http.HandlerFunc {
+// validate returns a handler that answers as handler does, and validates each
+// exchange.
+func validate(t *testing.T, held contract, product string, handler http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		asked, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -200,11 +201,11 @@ func hold(t *testing.T, held contract, product string, handler http.Handler) htt
 		r.Body = io.NopCloser(bytes.NewReader(asked))
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
-		e := exchanged{
+		e := exchange{
 			method: r.Method, path: r.URL.Path, header: r.Header, body: asked,
 			status: answer.Code, answerHeader: answer.Header(), answer: answer.Body.Bytes(),
 		}
-		if err := held.judge(product, e); err != nil && r.Context().Err() == nil {
+		if err := held.check(product, e); err != nil && r.Context().Err() == nil {
 			t.Errorf("%s %s, answered by %d: %v", r.Method, r.URL.Path, answer.Code, err)
 		}
 		for name, values := range answer.Header() {

@@ -22,8 +22,8 @@ func TestTheDriverConforms(t *testing.T) {
 		paths         string // of the product that the server is
 		held          contract
 	}{
-		{"dedicated", issuer.Dedicated, simulator.Dedicated, theContract(t)},
-		{"clustered", issuer.Clustered, simulator.Clustered, theContract(t)},
+		{"dedicated", issuer.Dedicated, simulator.Dedicated, apiContract(t)},
+		{"clustered", issuer.Clustered, simulator.Clustered, apiContract(t)},
 		{"clustered with the paths of dedicated", issuer.Clustered, simulator.Dedicated, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestALostAnswerLeavesATokenThatAListFinds(t *testing.T) {
 }
 
 func TestATokenMayDoWhatWasAsked(t *testing.T) {
-	s := simulate(t, simulator.Clustered, theContract(t))
+	s := simulate(t, simulator.Clustered, apiContract(t))
 	for _, c := range []struct {
 		read, write []string
 		want        []simulator.Permission
@@ -99,7 +99,7 @@ func TestATokenMayDoWhatWasAsked(t *testing.T) {
 }
 
 func TestTheDeadAreDeadHoweverTheClusterSaysSo(t *testing.T) {
-	s := simulate(t, simulator.Dedicated, theContract(t))
+	s := simulate(t, simulator.Dedicated, apiContract(t))
 	iss := s.Open(s.cluster(issuer.Dedicated))
 	expired := s.AddToken(simulator.Token{Kind: simulator.Database, ExpiresAt: time.Now().Add(-time.Minute)})
 	revoked := s.AddToken(simulator.Token{Kind: simulator.Database, RevokedAt: time.Now().Add(-time.Minute)})
