@@ -3,6 +3,7 @@ package influxdb3
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
@@ -130,7 +132,7 @@ func (s subject) usable(ctx context.Context, token issuer.Secret) (bool, error) 
 	where := s.where
 	where.Root = token
 	i := s.drivers.Management().Open(where).(*cluster)
-	r, err := i.exchange(ctx, query{method: http.MethodGet, path: pathPing, want: http.StatusOK})
+	r, err := i.do(ctx, call{method: http.MethodGet, path: pathPing, want: http.StatusOK})
 	switch {
 	case err != nil:
 		return false, err
@@ -155,20 +157,20 @@ func TestFacts_SettledAtHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle("product, version, cluster-uuid", "%s %s %q, warning %q", server.Product, server.Version, server.UUID, server.Warning)
-	ping, err := i.exchange(t.Context(), query{method: http.MethodGet, path: pathPing, want: http.StatusOK})
+	ping, err := i.do(t.Context(), call{method: http.MethodGet, path: pathPing, want: http.StatusOK})
 	if err != nil {
 		t.Fatal(err)
 	}
 	settle("X-Influxdb-Build", "%q", ping.header.Get("X-Influxdb-Build"))
-	ask := func(fact string, q query) {
-		r, err := i.exchange(t.Context(), q)
-		settle(fact, "status %d, content type %q, %q, %v", r.status, r.header.Get("Content-Type"), quote(r.message, i.secrets()...), err)
+	ask := func(fact string, q call) {
+		r, err := i.do(t.Context(), q)
+		settle(fact, "status %d, content type %q, %q, %v", r.status, r.header.Get("Content-Type"), redact.Quote(r.message, i.secrets()...), err)
 	}
 	name := "conformance no such database " + fmt.Sprint(time.Now().UnixNano())
-	ask("a resource token for a database that does not exist", query{method: http.MethodPost, path: pathResource, want: http.StatusCreated,
-		body: []byte(`{"token_name":"` + name + `","expiry_secs":60,"permissions":[{"resource_type":"db","resource_names":["` + strings.ReplaceAll(name, " ", "-") + `"],"actions":["read"]}]}`)})
-	ask("a create without a name", query{method: http.MethodPost, path: pathNamedAdmin, want: http.StatusCreated, body: []byte(`{"expiry_secs":60}`)})
-	ask("delete of an unknown name", query{method: http.MethodDelete, path: pathToken + "?token_name=conformance+%26+no+such+token", want: http.StatusOK})
+	ask("a resource token for a database that does not exist", call{method: http.MethodPost, path: pathResource, want: http.StatusCreated,
+		body: json.RawMessage(`{"token_name":"` + name + `","expiry_secs":60,"permissions":[{"resource_type":"db","resource_names":["` + strings.ReplaceAll(name, " ", "-") + `"],"actions":["read"]}]}`)})
+	ask("a create without a name", call{method: http.MethodPost, path: pathNamedAdmin, want: http.StatusCreated, body: json.RawMessage(`{"expiry_secs":60}`)})
+	ask("delete of an unknown name", call{method: http.MethodDelete, path: pathToken + "?token_name=conformance+%26+no+such+token", want: http.StatusOK})
 	if failed := i.Revoke(t.Context(), name); failed[name] != nil && !errors.Is(failed[name], issuer.ErrUnknown) {
 		t.Error(failed)
 	}

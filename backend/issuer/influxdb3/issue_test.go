@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
 
@@ -49,7 +50,7 @@ func TestIssue_EveryFault(t *testing.T) {
 		{"201 without a body", applied(status(201, "")), "doubt", true},
 		{"201 with null", applied(status(201, "null")), "doubt", true},
 		{"201 with a page", applied(status(201, influxdb3server.Page)), "doubt", true},
-		{"201 of a megabyte", applied(status(201, strings.Repeat(" ", maxAnswer+1))), "doubt", true},
+		{"201 of a megabyte", applied(status(201, strings.Repeat(" ", httpapi.MaxAnswer+1))), "doubt", true},
 		{"200", applied(status(200, "{}")), "doubt", true},
 		{"another cluster", applied(fault{UUID: otherUUID}), "doubt", true},
 		{"201 without a cluster-uuid", applied(fault{Foreign: true}), "doubt", true},
@@ -147,7 +148,7 @@ func bodyOf(t *testing.T, d func(*Drivers) issuer.Driver, product string, now ti
 		}
 		w.WriteHeader(http.StatusBadRequest)
 	}))
-	s.Drivers.now = func() time.Time { return now }
+	s.Drivers.options.Now = func() time.Time { return now }
 	if _, err := d(s.Drivers).Open(s.cluster(product)).Issue(t.Context(), r); kindOf(err) != "invalid" {
 		t.Error(err)
 	}
@@ -213,7 +214,7 @@ func TestIssue_RefusesWithoutAsking(t *testing.T) {
 		{"* and names to read", issuer.Cloud, good(func(r *issuer.Request) { r.Read = []string{"db", "*"} }), "mixed"},
 		{"* and names to write", issuer.Cloud, good(func(r *issuer.Request) { r.Write = []string{"*", "db"} }), "mixed"},
 	} {
-		s.Drivers.now = func() time.Time { return now }
+		s.Drivers.options.Now = func() time.Time { return now }
 		_, err := s.Database().Open(s.cluster(c.product)).Issue(t.Context(), c.r)
 		if kindOf(err) != "invalid" || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", c.name, err)
@@ -334,7 +335,7 @@ func TestIssue_ChecksTheAnswer(t *testing.T) {
 		"an array":                  {"[" + body(nil) + "]", "doubt"},
 		"two answers":               {body(nil) + body(nil), "doubt"},
 		"half an answer":            {body(nil)[:50], "doubt"},
-		"an answer and white space": {body(nil) + strings.Repeat(" ", maxAnswer), "doubt"},
+		"an answer and white space": {body(nil) + strings.Repeat(" ", httpapi.MaxAnswer), "doubt"},
 	} {
 		s := newStage(t, answer(http.StatusCreated, c.body))
 		token, err := s.open().Issue(t.Context(), issuer.Request{Description: "a", ExpiresAt: wish})

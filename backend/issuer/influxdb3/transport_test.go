@@ -304,21 +304,6 @@ func TestConnections_AreShared(t *testing.T) {
 	}
 }
 
-func TestConnections_OfOldConfigsAreClosed(t *testing.T) {
-	s := newStage(t, answer(200, "[]"))
-	if _, err := collect(t.Context(), s.open()); err != nil {
-		t.Fatal(err)
-	}
-	for n := range 2 * maxEndpoints {
-		where := s.cluster(issuer.Core)
-		where.Host = fmt.Sprintf("server-%d.invalid", n)
-		s.Management().Open(where)
-	}
-	if n := len(s.endpoints.byKey); n != maxEndpoints || len(s.endpoints.recent) != n {
-		t.Errorf("%d endpoints", n)
-	}
-}
-
 func TestProxy_OfTheEnvironmentIsUsed(t *testing.T) {
 	s := simulate(t, influxdb3server.Options{}) // plain text: the server itself is the proxy
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
