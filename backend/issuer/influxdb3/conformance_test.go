@@ -59,7 +59,6 @@ func (s *simulation) waitUntil(then time.Time) { s.sim.SetClockOffset(time.Until
 type subject struct {
 	drivers *Drivers
 	where   issuer.Cluster
-	real    bool
 	read    []string // databases for database tokens
 	wait    func(time.Time)
 }
@@ -73,7 +72,7 @@ func atHand(t *testing.T) subject {
 	if address == "" || token == "" {
 		t.Log("tested is the SIMULATOR, which settles nothing about a real server; to test one, set INFLUXDB3_URL and INFLUXDB3_ADMIN_TOKEN")
 		s := simulate(t, influxdb3server.Options{Product: influxdb3server.Enterprise})
-		return subject{s.Drivers, s.where(), false, []string{"db"}, s.waitUntil}
+		return subject{s.Drivers, s.where(), []string{"db"}, s.waitUntil}
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -83,7 +82,7 @@ func atHand(t *testing.T) subject {
 	s := subject{New(Config{UserAgent: userAgent}), issuer.Cluster{
 		Product: issuer.Core, Host: u.Hostname(), Port: cmp.Or(u.Port(), port), DisableTLS: u.Scheme == "http",
 		Root: issuer.NewSecret(token), Timeout: 30 * time.Second, MaxParallel: 4,
-	}, true, []string{cmp.Or(os.Getenv("INFLUXDB3_DATABASE"), "*")}, nil}
+	}, []string{cmp.Or(os.Getenv("INFLUXDB3_DATABASE"), "*")}, nil}
 	t.Cleanup(func() { s.drivers.Close() })
 	s.where.Product = s.productAtHand(t)
 	return s

@@ -24,15 +24,17 @@ const (
 )
 
 // err returns the error that an answer is. It says what to do and quotes the
-// server.
+// server. What another cluster or a proxy answers is no refusal.
 func (c *cluster) err(r reply) error {
 	advice, kind := c.meaning(r)
-	var kinds []error
-	if kind != nil && r.source == nil {
-		kinds = []error{kind}
+	switch {
+	case r.source == nil, r.source == errNoUUID && kind == issuer.ErrUnreachable: // a gateway without its server
+	default:
+		advice, kind = r.source.Error(), nil
 	}
-	if r.source != nil {
-		advice = r.source.Error()
+	var kinds []error
+	if kind != nil {
+		kinds = []error{kind}
 	}
 	text := fmt.Sprintf("%s: the answer is %d %s", advice, r.status, http.StatusText(r.status))
 	switch said := redact.Quote(r.message, c.secrets()...); {

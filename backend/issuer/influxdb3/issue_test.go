@@ -63,6 +63,8 @@ func TestIssue_EveryFault(t *testing.T) {
 		{"415", status(415, "unacceptable content-type, expected: application/json"), "refused", false},
 		{"404 of a proxy", influxdb3server.ProxyAnswer("", 404), "doubt", false},
 		{"403 of a proxy", influxdb3server.ProxyAnswer("", 403), "doubt", false},
+		{"503 of a proxy", influxdb3server.ProxyAnswer("", 503), "doubt unreachable", false},
+		{"503 of another cluster", fault{Status: 503, UUID: otherUUID}, "doubt", false},
 		{"200 with the page of a proxy", influxdb3server.ProxyAnswer("", 200), "doubt", false},
 		{"400 of another cluster", fault{Status: 400, UUID: otherUUID}, "doubt", false},
 		{"401 of another cluster", fault{Status: 401, UUID: otherUUID}, "doubt", false},
@@ -341,6 +343,9 @@ func TestIssue_ChecksTheAnswer(t *testing.T) {
 		token, err := s.open().Issue(t.Context(), issuer.Request{Description: "a", ExpiresAt: wish})
 		if kindOf(err) != c.want || strings.Contains(texts(err), "5Ecr3t") || strings.Contains(texts(err), "7337") {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		if name == "null expiry" && !strings.Contains(err.Error(), "a token was created, but the answer says that it never expires") {
+			t.Errorf("%s: %v", name, err)
 		}
 		if want := (issuer.Token{ID: "a", Secret: issuer.NewSecret(secret)}); err == nil && token != want {
 			t.Errorf("%s: %+v", name, token)

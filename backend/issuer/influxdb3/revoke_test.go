@@ -36,6 +36,8 @@ func TestRevoke_EveryFault(t *testing.T) {
 		{"404 of the catalog", fault{Status: 404, Body: unknown}, "unknown", false},
 		{"404 of the router", fault{Status: 404, Body: "Not found"}, "refused", false},
 		{"404 of a proxy", influxdb3server.ProxyAnswer("", 404), "doubt", false},
+		{"503 of a proxy", influxdb3server.ProxyAnswer("", 503), "doubt unreachable", false},
+		{"503 of another cluster", fault{Status: 503, UUID: otherUUID}, "doubt", false},
 		{"404 of the catalog in a page", fault{Status: 404, Body: "<html>" + unknown}, "doubt", false},
 		{"404 of a database", fault{Status: 404, Body: "database not found: a"}, "doubt", false},
 		{"404 without a body", fault{Status: 404}, "doubt", false},
