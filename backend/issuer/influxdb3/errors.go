@@ -1,6 +1,7 @@
 package influxdb3
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -27,9 +28,8 @@ const (
 // server. What another cluster or a proxy answers is no refusal.
 func (c *cluster) err(r reply) error {
 	advice, kind := c.meaning(r)
-	switch {
-	case r.source == nil, r.source == errNoUUID && kind == issuer.ErrUnreachable: // a gateway without its server
-	default:
+	fromGateway := errors.Is(r.source, errNoUUID) && errors.Is(kind, issuer.ErrUnreachable)
+	if r.source != nil && !fromGateway {
 		advice, kind = r.source.Error(), nil
 	}
 	var kinds []error
@@ -63,7 +63,7 @@ func (c *cluster) meaning(r reply) (advice string, kind error) {
 		return "the cluster does not allow this to the root credential: write the admin_token of an administrator to config", issuer.ErrUnauthorized
 	case http.StatusNotFound:
 		if strings.TrimSpace(r.message) == textNoSuchPath {
-			return fmt.Sprintf("the server does not serve this path, as InfluxDB 3 %s does: check product, host and port in config", c.Product), issuer.ErrRefused
+			return fmt.Sprintf("the server does not serve this path, as %s does: check product, host and port in config", names[c.Product]), issuer.ErrRefused
 		}
 		return "the answer is not known to come from InfluxDB 3: check host and port in config", nil
 	case http.StatusMethodNotAllowed:
