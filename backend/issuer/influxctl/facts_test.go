@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 // A fact is something that no document tells of a cluster or its program. The
@@ -64,7 +65,7 @@ func TestFactsOfTheClusterAtHand(t *testing.T) {
 	for _, f := range facts {
 		answer, err := f.settle(q)
 		if err != nil {
-			answer = "NOT SETTLED: " + quote(err.Error(), q.where.Root.Reveal())
+			answer = "NOT SETTLED: " + redact.Quote(err.Error(), q.where.Root)
 		} else {
 			settled++
 		}
@@ -127,12 +128,12 @@ type said struct {
 
 // String tells of a run without its tokens.
 func (s said) String() string {
-	return fmt.Sprintf("exit status %d, output %q, errors %q", s.exit, quote(s.stdout), quote(s.stderr))
+	return fmt.Sprintf("exit status %d, output %q, errors %q", s.exit, redact.Quote(s.stdout), redact.Quote(s.stderr))
 }
 
 // run runs the program as the driver does, and returns what it said, unread.
 func (q *inquiry) run(c issuer.Cluster, verb string, args ...string) (said, error) {
-	_, img, err := q.driver.program.prove(q.Context())
+	_, img, err := q.driver.program.verified(q.Context())
 	if err != nil {
 		return said{}, err
 	}
@@ -157,7 +158,7 @@ func (q *inquiry) run(c issuer.Cluster, verb string, args ...string) (said, erro
 	if err != nil {
 		return said{}, err
 	}
-	return said{plain(stdout.Bytes()), plain([]byte(out.stderr)), out.exit()}, nil
+	return said{redact.Plain(stdout.String()), redact.Plain(out.stderr), out.exit()}, nil
 }
 
 func (q *inquiry) version() (string, error) {
@@ -179,7 +180,7 @@ func (q *inquiry) createJSON() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("exit status %d, output %s, errors %q", got.exit, form(got.stdout), quote(got.stderr)), nil
+	return fmt.Sprintf("exit status %d, output %s, errors %q", got.exit, form(got.stdout), redact.Quote(got.stderr)), nil
 }
 
 func (q *inquiry) createTable() (string, error) {
@@ -474,7 +475,7 @@ func form(text string) string {
 			continue
 		}
 		line, after, _ := strings.Cut(rest, "\n")
-		parts, rest = append(parts, quote(line)), after
+		parts, rest = append(parts, redact.Quote(line)), after
 	}
 	return strings.Join(parts, " ⏎ ")
 }

@@ -103,7 +103,7 @@ func TestAVersionThatWorriesIsAWarning(t *testing.T) {
 		"influxctl v2.10.5 linux/amd64":  {"2.10.5", "list"},
 		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
 		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
-		"influxctl (devel)":              {"", "did not say a version"},
+		"influxctl (devel)":              {"", "could not be read"},
 	} {
 		s := newStage(t, script{"version": {Stderr: said, Exit: 1}})
 		got, err := s.Program(t.Context())
@@ -130,8 +130,8 @@ func TestAProgramIsRepairedWithoutARestart(t *testing.T) {
 func TestTheBytesThatWereCheckedAreTheBytesThatRun(t *testing.T) {
 	for name, stores := range map[string]func(*program){
 		"in memory":     func(*program) {},
-		"in a copy":     func(p *program) { p.stores = p.stores[1:] },
-		"memory denied": func(p *program) { p.stores[0] = unstartable },
+		"in a copy":     func(p *program) { p.copiers = p.copiers[1:] },
+		"memory denied": func(p *program) { p.copiers[0] = unstartable },
 	} {
 		path := writeProgram(t, "#!/bin/sh\n[ $1 = version ] && echo 2.12.0 || echo '[]'\n", 0o755)
 		temporary := t.TempDir()
@@ -168,7 +168,7 @@ func TestASealedProgramCannotBeChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	img, err := sealed(src)
+	img, err := copyToMemory(src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestAPrivateCopyIsReadOnlyToItsOwner(t *testing.T) {
 	}
 	defer src.Close()
 	d := New(Config{Dir: t.TempDir()})
-	img, err := d.program.copied(src)
+	img, err := d.program.copyToFile(src)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,8 +73,8 @@ func TestRevocationsGatherWhileOneRuns(t *testing.T) {
 			t.Error(diff)
 		}
 		synctest.Wait()
-		if len(r.of) > 0 {
-			t.Errorf("queues without work: %v", r.of)
+		if len(r.byCluster) > 0 {
+			t.Errorf("queues without work: %v", r.byCluster)
 		}
 	})
 }

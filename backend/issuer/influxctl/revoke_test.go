@@ -109,3 +109,20 @@ func TestRevoke_SingleRunsAreLimited(t *testing.T) {
 		t.Errorf("%d runs of revoke, want %d", got, 1+maxSingleRuns)
 	}
 }
+
+// If the cluster is not reachable, the other runs with a single ID are not tried.
+func TestRevoke_UnreachableClusterEndsTheSingleRuns(t *testing.T) {
+	s := newStage(t, script{"revoke": {}, "revoke one": {Exit: 1, Stderr: "dial tcp: connection refused"}, "list": {Stdout: "[]"}})
+	failed := s.open().Revoke(t.Context(), "a", "b", "c", "d")
+	if len(failed) != 4 {
+		t.Errorf("failed: %v", failed)
+	}
+	for id, err := range failed {
+		if !errors.Is(err, issuer.ErrUnreachable) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if got := len(s.runs("revoke")); got != 2 {
+		t.Errorf("%d runs of revoke, want 2", got)
+	}
+}

@@ -17,8 +17,8 @@ func TestVersions(t *testing.T) {
 		v, w version
 		want bool
 	}{
-		{version{2, 9, 6}, floorVersion, true}, {floorVersion, floorVersion, false}, {version{2, 10, 0}, floorVersion, false},
-		{version{1, 99, 99}, floorVersion, true}, {version{3, 0, 0}, floorVersion, false}, {version{}, floorVersion, false},
+		{version{2, 9, 6}, minVersion, true}, {minVersion, minVersion, false}, {version{2, 10, 0}, minVersion, false},
+		{version{1, 99, 99}, minVersion, true}, {version{3, 0, 0}, minVersion, false}, {version{}, minVersion, false},
 	} {
 		if c.v.before(c.w) != c.want {
 			t.Errorf("%v before %v: not %v", c.v, c.w, c.want)
