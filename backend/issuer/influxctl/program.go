@@ -210,7 +210,7 @@ func find(path string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("influxctl was not found: %w; install it there, or name another one with INFLUXCTL_PATH", err)
+		return "", fmt.Errorf("influxctl cannot be found: %w; install it there, or name another one with INFLUXCTL_PATH", err)
 	case info.IsDir():
 		return "", fmt.Errorf("%s is a directory: set INFLUXCTL_PATH to the influxctl in it", path)
 	case !info.Mode().IsRegular() || info.Size() > maxProgram:
