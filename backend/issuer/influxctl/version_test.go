@@ -2,7 +2,7 @@ package influxctl
 
 import "testing"
 
-func TestVersions(t *testing.T) {
+func TestVersion_ParseAndCompare(t *testing.T) {
 	for text, want := range map[string]string{
 		"influxctl v2.12.0 linux/amd64 go1.24.1": "2.12.0",
 		"version: 2.9.7-dev\n":                   "2.9.7",
@@ -26,12 +26,12 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-func FuzzVersion(f *testing.F) {
+func FuzzParseVersion(f *testing.F) {
 	f.Add("influxctl v2.12.0")
 	f.Fuzz(func(t *testing.T, text string) {
 		v, ok := parseVersion(text)
-		if again, same := parseVersion(v.String()); again != v || same != ok {
-			t.Errorf("%v, %v; read again %v, %v", v, ok, again, same)
+		if again, againOK := parseVersion(v.String()); again != v || againOK != ok {
+			t.Errorf("%v, %v; read again %v, %v", v, ok, again, againOK)
 		}
 	})
 }

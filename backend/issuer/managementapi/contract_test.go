@@ -244,7 +244,7 @@ func documented(product string) map[string]exchanged {
 	}
 }
 
-func TestTheContractTellsDocumentedExchangesFromOthers(t *testing.T) {
+func TestContract_AcceptsOnlyDocumentedExchanges(t *testing.T) {
 	contracts := []contract{table{}}
 	if held := theContract(t); held != (table{}) {
 		contracts = append(contracts, held)

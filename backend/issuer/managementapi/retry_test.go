@@ -23,7 +23,7 @@ func later(code int, retryAfter string) http.HandlerFunc {
 	}
 }
 
-func TestReadingAndRevokingAreTriedAgain(t *testing.T) {
+func TestRetry_ListAndRevoke(t *testing.T) {
 	one := " " + shortPath + "/" + someID
 	date := time.Now().Add(30 * time.Second).UTC().Format(http.TimeFormat)
 	for _, c := range []struct {
@@ -67,7 +67,7 @@ func TestReadingAndRevokingAreTriedAgain(t *testing.T) {
 // about lets a second pass while a test runs.
 var about = cmp.Comparer(func(a, b time.Duration) bool { return (a - b).Abs() <= time.Second })
 
-func TestAMintIsNotTriedAgain(t *testing.T) {
+func TestRetry_IssueIsSentOnce(t *testing.T) {
 	for code, want := range map[int]string{429: "refused", 500: "doubt", 503: "doubt"} {
 		s := newStage(t, later(code, "1"))
 		if _, err := s.issue(s.open(), "d"); is(err) != want || len(s.requests("")) != 1 || len(s.pauses) > 0 {
@@ -76,7 +76,7 @@ func TestAMintIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAPauseThatOutlastsTheCallerIsNotMade(t *testing.T) {
+func TestRetry_NoPauseBeyondTheDeadline(t *testing.T) {
 	s := newStage(t, later(503, "20"))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -85,7 +85,7 @@ func TestAPauseThatOutlastsTheCallerIsNotMade(t *testing.T) {
 	}
 }
 
-func TestAnEndDuringAPauseTellsWhatTheClusterSaid(t *testing.T) {
+func TestRetry_CanceledPauseReturnsTheAnswer(t *testing.T) {
 	s := newStage(t, status(503, "we are busy"))
 	ctx, cancel := context.WithCancel(t.Context())
 	s.Driver.options.Pause = func(context.Context, time.Duration) error { cancel(); return ctx.Err() }
@@ -94,7 +94,7 @@ func TestAnEndDuringAPauseTellsWhatTheClusterSaid(t *testing.T) {
 	}
 }
 
-func TestEveryTryHasTheTimeoutForItself(t *testing.T) {
+func TestRetry_TimeoutIsForOneRequest(t *testing.T) {
 	stalled := make(chan struct{})
 	s := newStage(t, func(http.ResponseWriter, *http.Request) { <-stalled })
 	t.Cleanup(func() { close(stalled) })

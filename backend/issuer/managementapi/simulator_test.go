@@ -16,7 +16,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
-func TestTheDriverConforms(t *testing.T) {
+func TestConformance_Simulator(t *testing.T) {
 	for _, c := range []struct {
 		name, product string
 		paths         string // of the product that the server is
@@ -42,7 +42,7 @@ func TestTheDriverConforms(t *testing.T) {
 	}
 }
 
-func TestALostAnswerLeavesATokenThatAListFinds(t *testing.T) {
+func TestIssue_LostAnswerLeavesAListedToken(t *testing.T) {
 	for name, fault := range map[string]simulator.Fault{
 		"cut after the commit":             {Cut: true},
 		"502 after the commit":             {Error: "bad gateway", Status: http.StatusBadGateway, Committed: true},
@@ -78,7 +78,7 @@ func TestALostAnswerLeavesATokenThatAListFinds(t *testing.T) {
 	}
 }
 
-func TestATokenMayDoWhatWasAsked(t *testing.T) {
+func TestIssue_Permissions(t *testing.T) {
 	s := simulate(t, simulator.Clustered, theContract(t))
 	for _, c := range []struct {
 		read, write []string
@@ -98,7 +98,7 @@ func TestATokenMayDoWhatWasAsked(t *testing.T) {
 	}
 }
 
-func TestTheDeadAreDeadHoweverTheClusterSaysSo(t *testing.T) {
+func TestRevoke_RevokedOrExpiredToken(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, theContract(t))
 	iss := s.Open(s.cluster(issuer.Dedicated))
 	expired := s.AddToken(simulator.Token{Kind: simulator.Database, ExpiresAt: time.Now().Add(-time.Minute)})
@@ -109,7 +109,7 @@ func TestTheDeadAreDeadHoweverTheClusterSaysSo(t *testing.T) {
 	}
 }
 
-func TestARevocationWhoseAnswerIsLostIsFoundDone(t *testing.T) {
+func TestRevoke_LostAnswer(t *testing.T) {
 	for name, fault := range map[string]simulator.Fault{
 		"cut": {Cut: true, Times: 1}, "502": {Error: "bad gateway", Status: 502, Committed: true},
 	} {
@@ -122,7 +122,7 @@ func TestARevocationWhoseAnswerIsLostIsFoundDone(t *testing.T) {
 	}
 }
 
-func TestATokenThatMayLiveIsAnError(t *testing.T) {
+func TestRevoke_ActiveTokenIsAnError(t *testing.T) {
 	for name, faults := range map[string]simulator.Faults{
 		"refused":     {Revoke: simulator.Fault{Error: simulator.TextUnauthenticated}},
 		"forbidden":   {Revoke: simulator.Fault{Error: simulator.TextPermissionDenied}},
@@ -148,7 +148,7 @@ func TestATokenThatMayLiveIsAnError(t *testing.T) {
 	}
 }
 
-func TestNoMoreRequestsAtATimeThanAllowed(t *testing.T) {
+func TestMaxParallel_LimitsRequests(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	s.SetFaults(simulator.Faults{Any: simulator.Fault{Latency: simulator.Duration(20 * time.Millisecond)}})
 	where := s.cluster(issuer.Clustered)
@@ -182,7 +182,7 @@ func TestNoMoreRequestsAtATimeThanAllowed(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreUsedAgain(t *testing.T) {
+func TestConnections_AreReused(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	for i := range 10 {
 		where := s.cluster(issuer.Clustered)
@@ -207,7 +207,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 // maxEndpoints is how many clusters the driver keeps connections for.
 const maxEndpoints = 64
 
-func TestConfigsThatHaveChangedLeaveNothingBehind(t *testing.T) {
+func TestConnections_OfOldConfigsAreClosed(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	if _, err := collect(t.Context(), s.open()); err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestConfigsThatHaveChangedLeaveNothingBehind(t *testing.T) {
 	})
 }
 
-func TestTheEndpointUsedLastIsKept(t *testing.T) {
+func TestConnections_OfRecentConfigsAreKept(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	for i := range 2 * maxEndpoints {
 		if _, err := collect(t.Context(), s.open()); err != nil {
@@ -239,7 +239,7 @@ func TestTheEndpointUsedLastIsKept(t *testing.T) {
 	}
 }
 
-func TestALongListIsStreamed(t *testing.T) {
+func TestList_StreamsALongList(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	const n = 20_000
 	s.AddTokens(n, simulator.Token{Kind: simulator.Database, Description: "many"})
@@ -249,7 +249,7 @@ func TestALongListIsStreamed(t *testing.T) {
 	}
 }
 
-func TestThePathThatIsServedIsLookedForOnce(t *testing.T) {
+func TestCollection_IsFoundOnce(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, nil) // only the long path
 	token := s.AddToken(simulator.Token{Kind: simulator.Database})
 	if failed := s.open().Revoke(t.Context(), token.ID); len(failed) > 0 {

@@ -34,7 +34,7 @@ func is(err error) string {
 	return "doubt"
 }
 
-func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
+func TestStatus_ErrorOfEachMethod(t *testing.T) {
 	for _, c := range []struct {
 		status             int
 		mint, revoke, list string
@@ -81,7 +81,7 @@ func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
 	}
 }
 
-func TestWhatBecameOfATokenIsAskedFor(t *testing.T) {
+func TestRevoke_ReadsTheTokenAfterAnError(t *testing.T) {
 	const dead = `{"id":"` + someID + `","description":"d","revokedAt":"2026-01-02T03:04:05.678Z"}`
 	const gone = `{"id":"` + someID + `","description":"d","expiresAt":"2026-01-02T03:04:05Z"}`
 	const alive = `{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}`
@@ -118,7 +118,7 @@ func TestWhatBecameOfATokenIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestA404ThatIsNotTheClustersProvesNothing(t *testing.T) {
+func TestRevoke_NotFoundFromAProxy(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "default backend - 404", http.StatusNotFound)
 	}
@@ -139,7 +139,7 @@ func TestA404ThatIsNotTheClustersProvesNothing(t *testing.T) {
 	}
 }
 
-func TestAStrangeCollectionIsNoProofOfThePath(t *testing.T) {
+func TestCollection_MustBeAList(t *testing.T) {
 	s := newStage(t, script(map[string][]http.HandlerFunc{
 		"DELETE " + shortPath + "/" + someID: {status(404, "x")}, "GET " + shortPath: {text(`<html>log in</html>`)},
 	}))
@@ -148,7 +148,7 @@ func TestAStrangeCollectionIsNoProofOfThePath(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoIDIsNotSent(t *testing.T) {
+func TestRevoke_ImplausibleIDIsNotSent(t *testing.T) {
 	s := newStage(t, status(204, ""))
 	for _, id := range []string{"", ".", "..", "a/b", "?", "%2e", "ü", strings.Repeat("a", 129)} {
 		if err := s.open().Revoke(t.Context(), id)[id]; !errors.Is(err, issuer.ErrRefused) {
@@ -160,7 +160,7 @@ func TestWhatIsNoIDIsNotSent(t *testing.T) {
 	}
 }
 
-func TestTheKindOfExpiryIsSaidWhenItIsAskedFor(t *testing.T) {
+func TestIssue_ExpirationTypeOnRequest(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		expires time.Time
@@ -192,7 +192,7 @@ func TestTheKindOfExpiryIsSaidWhenItIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
+func TestIssue_UnclearAnswerIsNoRefusal(t *testing.T) {
 	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	answer := func(id, token string, expires time.Time) string {
 		text, err := json.Marshal(map[string]any{"id": id, "accessToken": token, "expiresAt": expires})
@@ -249,7 +249,7 @@ func texts(err error) string {
 	return all
 }
 
-func TestNoErrorHoldsASecret(t *testing.T) {
+func TestErrors_HoldNoSecret(t *testing.T) {
 	const minted = "apiv1_m1nted/M1NTED"
 	const stranger = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 	for code := 200; code < 600; code += 10 {
@@ -276,7 +276,7 @@ func TestNoErrorHoldsASecret(t *testing.T) {
 	}
 }
 
-func TestARefusedRootIsNotTriedFurther(t *testing.T) {
+func TestRevoke_RefusedRootCredentialSendsOneRequest(t *testing.T) {
 	for _, code := range []int{401, 403} {
 		s := newStage(t, status(code, "no"))
 		if err := s.open().Revoke(t.Context(), someID, someID, someID)[someID]; is(err) != "unauthorized" || len(s.requests("")) != 1 {
@@ -285,7 +285,7 @@ func TestARefusedRootIsNotTriedFurther(t *testing.T) {
 	}
 }
 
-func TestPartOfAListIsNoList(t *testing.T) {
+func TestList_PartialContentIsAnError(t *testing.T) {
 	s := newStage(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusPartialContent)
 		io.WriteString(w, `[]`)
@@ -295,7 +295,7 @@ func TestPartOfAListIsNoList(t *testing.T) {
 	}
 }
 
-func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
+func TestErrors_QuoteTheMessage(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"code":409,"message":"a token of this\n  description exists"}`: `with the message "a token of this description exists"`,
 		`{"code":"conflict","message":"it exists"}`:                      `with the message "it exists"`,
@@ -318,7 +318,7 @@ func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestARequestIsWhatTheAPIWants(t *testing.T) {
+func TestIssue_Request(t *testing.T) {
 	var got http.Header
 	var body string
 	s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
@@ -345,7 +345,7 @@ func TestARequestIsWhatTheAPIWants(t *testing.T) {
 	}
 }
 
-func TestAClusterThatIsNotConfiguredIsNotAsked(t *testing.T) {
+func TestConfig_IncompleteSendsNothing(t *testing.T) {
 	s := newStage(t, status(204, ""))
 	root := issuer.NewSecret(rootToken)
 	for name, c := range map[string]issuer.Cluster{
@@ -377,7 +377,7 @@ func TestAClusterThatIsNotConfiguredIsNotAsked(t *testing.T) {
 	}
 }
 
-func TestWhereTheAPIIs(t *testing.T) {
+func TestOriginOf(t *testing.T) {
 	for _, c := range []struct {
 		cluster issuer.Cluster
 		want    string
@@ -397,7 +397,7 @@ func TestWhereTheAPIIs(t *testing.T) {
 	}
 }
 
-func TestOpeningTakesNoConnection(t *testing.T) {
+func TestOpen_DoesNoIO(t *testing.T) {
 	s := newStage(t, status(204, ""))
 	s.open()
 	if s.dialed != 0 {
@@ -405,7 +405,7 @@ func TestOpeningTakesNoConnection(t *testing.T) {
 	}
 }
 
-func TestAContextThatEndsEndsACall(t *testing.T) {
+func TestContext_CanceledDuringARequest(t *testing.T) {
 	for name, call := range map[string]func(context.Context, issuer.Issuer) error{
 		"mint":   func(ctx context.Context, i issuer.Issuer) error { _, err := i.Issue(ctx, request("d")); return err },
 		"list":   func(ctx context.Context, i issuer.Issuer) error { _, err := collect(ctx, i); return err },
@@ -428,7 +428,7 @@ func TestAContextThatEndsEndsACall(t *testing.T) {
 	}
 }
 
-func TestACallThatWaitsForOthersIsNotBegun(t *testing.T) {
+func TestContext_DoneWhileWaitingForASlot(t *testing.T) {
 	held := make(chan struct{})
 	s := newStage(t, func(_ http.ResponseWriter, r *http.Request) { <-held })
 	where := s.cluster(issuer.Clustered)

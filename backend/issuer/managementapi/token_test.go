@@ -16,7 +16,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
-func TestAListIsReadAsDocumented(t *testing.T) {
+func TestDecodeList_DocumentedEntries(t *testing.T) {
 	at := time.Date(2023, 12, 21, 17, 32, 28, 0, time.UTC)
 	for _, c := range []struct {
 		name, text string
@@ -41,7 +41,7 @@ func TestAListIsReadAsDocumented(t *testing.T) {
 	}
 }
 
-func TestAListThatMayNotBeWholeIsAnError(t *testing.T) {
+func TestDecodeList_RefusesIncompleteLists(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		want       error
@@ -73,7 +73,7 @@ func TestAListThatMayNotBeWholeIsAnError(t *testing.T) {
 	}
 }
 
-func TestManyEntriesMayBeLongerThanOne(t *testing.T) {
+func TestDecodeList_LimitIsForOneEntry(t *testing.T) {
 	entry := `{"id":"a","description":"` + strings.Repeat("d", httpapi.MaxAnswer-100) + `"}`
 	n := 0
 	err := decodeList(strings.NewReader("["+strings.Repeat(entry+",", 5)+entry+"]"), func(issuer.Info) error { n++; return nil })
@@ -82,7 +82,7 @@ func TestManyEntriesMayBeLongerThanOne(t *testing.T) {
 	}
 }
 
-func TestNoErrorOfReadingQuotesWhatWasRead(t *testing.T) {
+func TestDecode_ErrorsQuoteNothing(t *testing.T) {
 	for _, text := range []string{
 		`[{"id":"a","revokedAt":"s3cret"}]`, `[{"id":73370000001}]`, `[{"id":"s3cret/"}]`, `s3cret`, `[{"id":"a"} s3cret]`, `[{"id":"a","createdAt":{"s3cret":1}}]`,
 	} {

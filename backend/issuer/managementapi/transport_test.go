@@ -87,7 +87,7 @@ func serverCA(s *httptest.Server) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }
 
-func TestTheClusterIsTrustedAsConfigured(t *testing.T) {
+func TestTLS_TrustsWhatIsConfigured(t *testing.T) {
 	client, stranger := newPair(t, "client"), newPair(t, "stranger")
 	for _, c := range []struct {
 		name      string
@@ -127,7 +127,7 @@ func TestTheClusterIsTrustedAsConfigured(t *testing.T) {
 // With TLS 1.3 the client learns only after its request that its certificate
 // is not wanted. Whether the server's alert outruns the end of the connection
 // is not ours to say: it may be a refusal or leave doubt, but is no success.
-func TestAClientCertificateThatIsRefusedLate(t *testing.T) {
+func TestTLS_ClientCertificateRefusedWithTLS13(t *testing.T) {
 	client := newPair(t, "client")
 	s := encrypted(t, tls.VersionTLS13, &client)
 	where := s.cluster(issuer.Clustered)
@@ -138,7 +138,7 @@ func TestAClientCertificateThatIsRefusedLate(t *testing.T) {
 	}
 }
 
-func TestHTTP2IsSpokenWhereTheClusterCan(t *testing.T) {
+func TestTransport_UsesHTTP2(t *testing.T) {
 	var major atomic.Int32
 	s := newUnstarted(t, func(w http.ResponseWriter, r *http.Request) {
 		major.Store(int32(r.ProtoMajor))
@@ -153,7 +153,7 @@ func TestHTTP2IsSpokenWhereTheClusterCan(t *testing.T) {
 	}
 }
 
-func TestAClusterOutOfReachIsARefusal(t *testing.T) {
+func TestTransport_NoConnectionIsARefusal(t *testing.T) {
 	s := newStage(t, status(204, ""))
 	s.server.Close()
 	if _, err := s.issue(s.open(), "d"); is(err) != "refused" {
@@ -166,7 +166,7 @@ func TestAClusterOutOfReachIsARefusal(t *testing.T) {
 	}
 }
 
-func TestAHandshakeThatNeverEndsIsARefusal(t *testing.T) {
+func TestTransport_HandshakeTimeoutIsARefusal(t *testing.T) {
 	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestAHandshakeThatNeverEndsIsARefusal(t *testing.T) {
 
 // A connection that was good for one request ends during the next, which the
 // server has read. A client that took it for stale would mint twice.
-func TestAMintIsNotReplayedOverANewConnection(t *testing.T) {
+func TestTransport_IssueIsNotSentAgain(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		s := newUnstarted(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet {
@@ -239,7 +239,7 @@ func TestAMintIsNotReplayedOverANewConnection(t *testing.T) {
 	}
 }
 
-func TestARedirectIsNotFollowed(t *testing.T) {
+func TestTransport_DoesNotFollowRedirects(t *testing.T) {
 	elsewhere := newStage(t, status(204, ""))
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
@@ -257,7 +257,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestAnAnswerWithoutEndIsNotRead(t *testing.T) {
+func TestTransport_LimitsTheAnswer(t *testing.T) {
 	const enough = 64 << 20
 	for name, start := range map[string]string{
 		"a description": `[{"id":"` + someID + `","description":"`, "a token": `{"id":"`, "white space": ` `, "an array": `[ `, "a message": `{"code":500,"message":"`,
@@ -291,7 +291,7 @@ func TestAnAnswerWithoutEndIsNotRead(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNoHTTPIsNotQuoted(t *testing.T) {
+func TestTransport_InvalidHTTPIsNotQuoted(t *testing.T) {
 	const root = "0f-n0-known-shape"
 	for _, secret := range []string{"apiv1_m1nted/M1NTED", root} {
 		s := newStage(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -323,7 +323,7 @@ func setProxy(t *testing.T, address string) {
 	}
 }
 
-func TestAProxyOfTheEnvironmentIsUsed(t *testing.T) {
+func TestProxy_OfTheEnvironment(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil) // plain text: the proxy is the server itself
 	setProxy(t, s.server.URL)
 	where := s.cluster(issuer.Clustered)
@@ -336,7 +336,7 @@ func TestAProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	}
 }
 
-func TestTLSGoesThroughAProxy(t *testing.T) {
+func TestProxy_WithTLS(t *testing.T) {
 	s := encrypted(t, tls.VersionTLS13, nil)
 	var tunnels atomic.Int32
 	proxy := newStage(t, func(w http.ResponseWriter, r *http.Request) {
