@@ -25,8 +25,8 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// An exchanged is a request and its answer, as the server saw them.
-type exchanged struct {
+// An exchange is a request and its answer, as the server saw them.
+type exchange struct {
 	method, path string
 	header       http.Header
 	body         []byte
@@ -35,25 +35,25 @@ type exchanged struct {
 	answer       []byte
 }
 
-// A contract says what is wrong with an exchange with a product's API.
+// A contract checks exchanges with the API of a product.
 type contract interface {
-	judge(product string, e exchanged) error
+	// violation returns what is wrong with an exchange, or nil.
+	violation(product string, e exchange) error
 }
 
-// theContract is InfluxData's own description of the API, if the folder that
-// holds it is named by OPENAPI_DIR. Else it is the table below, which tells the
-// same facts by our own understanding.
+// theContract returns InfluxData's OpenAPI documents if OPENAPI_DIR names their
+// directory, or else the table below, which was written from them.
 func theContract(t *testing.T) contract {
 	t.Helper()
 	dir := os.Getenv("OPENAPI_DIR")
 	if dir == "" {
-		t.Log("OPENAPI_DIR is not set: exchanges are held against our own table, not against InfluxData's OpenAPI documents")
+		t.Log("OPENAPI_DIR is not set: exchanges are checked against the table in this file, not against InfluxData's OpenAPI documents")
 		return table{}
 	}
 	return loadDocuments(t, dir)
 }
 
-// documents is InfluxData's description, by product.
+// documents are InfluxData's OpenAPI documents, by product.
 type documents map[string]routers.Router
 
 func loadDocuments(t *testing.T, dir string) documents {
@@ -66,7 +66,7 @@ func loadDocuments(t *testing.T, dir string) documents {
 		if err != nil {
 			t.Fatal(err)
 		}
-		document.Servers = openapi3.Servers{{URL: "/api/v0"}} // whatever the host
+		document.Servers = openapi3.Servers{{URL: "/api/v0"}} // on any host
 		if all[product], err = gorillamux.NewRouter(document); err != nil {
 			t.Fatal(err)
 		}
@@ -74,34 +74,34 @@ func loadDocuments(t *testing.T, dir string) documents {
 	return all
 }
 
-func (d documents) judge(product string, e exchanged) error {
+func (d documents) violation(product string, e exchange) error {
 	r := httptest.NewRequest(e.method, e.path, bytes.NewReader(e.body))
 	r.Header = e.header.Clone()
 	route, params, err := d[product].FindRoute(r)
 	if err != nil {
 		return err
 	}
-	asked := &openapi3filter.RequestValidationInput{
+	request := &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: params, Route: route,
 		Options: &openapi3filter.Options{
 			IncludeResponseStatus: true, MultiError: true, AuthenticationFunc: bearerOnly,
 			SchemaValidationOptions: []openapi3.SchemaValidationOption{openapi3.WithStringFormatValidator("uuid", uuidFormat)},
 		},
 	}
-	answered := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: asked, Status: e.status, Header: e.answerHeader,
-		Body: io.NopCloser(bytes.NewReader(e.answer)), Options: asked.Options,
+	response := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: request, Status: e.status, Header: e.answerHeader,
+		Body: io.NopCloser(bytes.NewReader(e.answer)), Options: request.Options,
 	}
 	return errors.Join(
-		openapi3filter.ValidateRequest(context.Background(), asked),
-		openapi3filter.ValidateResponse(context.Background(), answered),
+		openapi3filter.ValidateRequest(context.Background(), request),
+		openapi3filter.ValidateResponse(context.Background(), response),
 	)
 }
 
-// uuidFormat makes the validator look at what it leaves alone otherwise.
+// uuidFormat makes the validator check the format, which it ignores by default.
 var uuidFormat = openapi3.NewRegexpFormatValidator(openapi3.FormatOfStringForUUIDOfRFC4122)
 
-// bearerOnly is satisfied by a credential of the documented scheme.
+// bearerOnly accepts a credential of the documented scheme.
 func bearerOnly(_ context.Context, in *openapi3filter.AuthenticationInput) error {
 	return checkBearer(in.RequestValidationInput.Request.Header)
 }
@@ -113,13 +113,13 @@ func checkBearer(h http.Header) error {
 	return nil
 }
 
-// table tells by our own understanding what the API's documents say of tokens.
+// A table is a contract with what the OpenAPI documents say about tokens.
 type table struct{}
 
-// A kind says whether a JSON value is of some kind.
+// A kind reports whether a JSON value is of some kind.
 type kind func(any) bool
 
-// An object says of what kind its fields are. Those with a "!" must be there.
+// An object has the kinds of its fields. A field with a "!" is required.
 type object map[string]kind
 
 const uuidPattern = `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`
@@ -130,7 +130,7 @@ var (
 	anyText  = matching(`(?s).*`)
 
 	permissions = arrayOf(object{"action": anyText, "resource": matching(`(?s).{1,64}`)}.is)
-	ordered     = object{"!description": anyText, "permissions": permissions, "expiresAt": moment}
+	created     = object{"!description": anyText, "permissions": permissions, "expiresAt": moment}
 	shown       = object{
 		"!id": uuidText, "!description": anyText, "!permissions": permissions,
 		"!createdAt": moment, "expiresAt": moment, "revokedAt": moment,
@@ -170,7 +170,7 @@ func (o object) and(more object) object {
 	return all
 }
 
-func (table) judge(product string, e exchanged) error {
+func (table) violation(product string, e exchange) error {
 	collection, token := `/api/v0/tokens`, shown
 	if product == issuer.Dedicated {
 		collection = `/api/v0/accounts/` + uuidPattern + `/clusters/` + uuidPattern + `/tokens`
@@ -196,17 +196,17 @@ func (table) judge(product string, e exchanged) error {
 	if slices.Contains([]int{400, 401, 403, 404, 500}, e.status) || e.status == 409 && e.method == http.MethodPost {
 		want, answers = e.status, complaint.is
 	}
-	return errors.Join(checkBearer(e.header), checkOrder(e), checkAnswer(e, want, answers))
+	return errors.Join(checkBearer(e.header), checkRequest(e), checkAnswer(e, want, answers))
 }
 
-func checkOrder(e exchanged) error {
+func checkRequest(e exchange) error {
 	if e.method != http.MethodPost {
 		return nil
 	}
-	return checkJSON("request", e.header, e.body, ordered.is)
+	return checkJSON("request", e.header, e.body, created.is)
 }
 
-func checkAnswer(e exchanged, want int, is kind) error {
+func checkAnswer(e exchange, want int, is kind) error {
 	switch {
 	case e.status != want:
 		return errors.New("no such status")
@@ -224,8 +224,8 @@ func checkJSON(what string, h http.Header, text []byte, is kind) error {
 	return nil
 }
 
-// documented are exchanges as they should be.
-func documented(product string) map[string]exchanged {
+// documented returns exchanges that follow the documents.
+func documented(product string) map[string]exchange {
 	collection, ids := shortPath, ""
 	if product == issuer.Dedicated {
 		collection = longPath
@@ -233,10 +233,10 @@ func documented(product string) map[string]exchanged {
 	}
 	asks, says := http.Header{"Authorization": {"Bearer x"}, "Content-Type": {"application/json"}}, http.Header{"Content-Type": {"application/json"}}
 	token := `{` + ids + `"id":"` + someID + `","description":"d","permissions":[{"action":"read","resource":"*"}],"createdAt":"2030-01-01T00:00:00.123Z"`
-	minted := token + `,"accessToken":"apiv1_` + strings.Repeat("5", 64) + `"}`
-	order := `{"description":"d","permissions":[{"action":"write","resource":"db"}],"expiresAt":"2030-01-01T00:00:00Z"}`
-	return map[string]exchanged{
-		"mint":    {"POST", collection, asks, []byte(order), 200, says, []byte(minted)},
+	newToken := token + `,"accessToken":"apiv1_` + strings.Repeat("5", 64) + `"}`
+	body := `{"description":"d","permissions":[{"action":"write","resource":"db"}],"expiresAt":"2030-01-01T00:00:00Z"}`
+	return map[string]exchange{
+		"create":  {"POST", collection, asks, []byte(body), 200, says, []byte(newToken)},
 		"list":    {"GET", collection, asks, nil, 200, says, []byte(`[` + token + `,"revokedAt":"2030-01-01T00:00:00Z"}]`)},
 		"get":     {"GET", collection + "/" + someID, asks, nil, 200, says, []byte(token + `}`)},
 		"delete":  {"DELETE", collection + "/" + someID, asks, nil, 204, http.Header{}, nil},
@@ -246,49 +246,49 @@ func documented(product string) map[string]exchanged {
 
 func TestContract_AcceptsOnlyDocumentedExchanges(t *testing.T) {
 	contracts := []contract{table{}}
-	if held := theContract(t); held != (table{}) {
-		contracts = append(contracts, held)
+	if documents := theContract(t); documents != (table{}) {
+		contracts = append(contracts, documents)
 	}
-	body := func(text string) func(*exchanged) { return func(e *exchanged) { e.body = []byte(text) } }
-	answer := func(text string) func(*exchanged) { return func(e *exchanged) { e.answer = []byte(text) } }
-	spoilt := []struct {
+	body := func(text string) func(*exchange) { return func(e *exchange) { e.body = []byte(text) } }
+	answer := func(text string) func(*exchange) { return func(e *exchange) { e.answer = []byte(text) } }
+	wrong := []struct {
 		exchange, how string
-		spoil         func(*exchanged)
+		change        func(*exchange)
 	}{
-		{"mint", "no credential", func(e *exchanged) { e.header = http.Header{"Content-Type": e.header["Content-Type"]} }},
-		{"mint", "another scheme", func(e *exchanged) { e.header = e.header.Clone(); e.header.Set("Authorization", "Token x") }},
-		{"mint", "another type", func(e *exchanged) { e.header = e.header.Clone(); e.header.Set("Content-Type", "text/plain") }},
-		{"mint", "no description", body(`{"permissions":[]}`)},
-		{"mint", "permissions are null", body(`{"description":"d","permissions":null}`)},
-		{"mint", "no name of a database", body(`{"description":"d","permissions":[{"action":"read","resource":""}]}`)},
-		{"mint", "a time in seconds", body(`{"description":"d","expiresAt":1767323045}`)},
-		{"mint", "a time in words", body(`{"description":"d","expiresAt":"tomorrow"}`)},
-		{"mint", "created", func(e *exchanged) { e.status = 201 }},
-		{"mint", "a short token", func(e *exchanged) { e.answer = bytes.Replace(e.answer, []byte("5555"), nil, 4) }},
-		{"mint", "an id that is no UUID", func(e *exchanged) { e.answer = bytes.ReplaceAll(e.answer, []byte(someID), []byte("7")) }},
-		{"list", "another path", func(e *exchanged) { e.path = "/api/v1/tokens" }},
-		{"list", "a wrapped list", func(e *exchanged) { e.answer = append(append([]byte(`{"tokens":`), e.answer...), '}') }},
+		{"create", "no credential", func(e *exchange) { e.header = http.Header{"Content-Type": e.header["Content-Type"]} }},
+		{"create", "another scheme", func(e *exchange) { e.header = e.header.Clone(); e.header.Set("Authorization", "Token x") }},
+		{"create", "another type", func(e *exchange) { e.header = e.header.Clone(); e.header.Set("Content-Type", "text/plain") }},
+		{"create", "no description", body(`{"permissions":[]}`)},
+		{"create", "permissions are null", body(`{"description":"d","permissions":null}`)},
+		{"create", "no name of a database", body(`{"description":"d","permissions":[{"action":"read","resource":""}]}`)},
+		{"create", "a time in seconds", body(`{"description":"d","expiresAt":1767323045}`)},
+		{"create", "a time in text", body(`{"description":"d","expiresAt":"tomorrow"}`)},
+		{"create", "created", func(e *exchange) { e.status = 201 }},
+		{"create", "a short token", func(e *exchange) { e.answer = bytes.Replace(e.answer, []byte("5555"), nil, 4) }},
+		{"create", "an id that is no UUID", func(e *exchange) { e.answer = bytes.ReplaceAll(e.answer, []byte(someID), []byte("7")) }},
+		{"list", "another path", func(e *exchange) { e.path = "/api/v1/tokens" }},
+		{"list", "a wrapped list", func(e *exchange) { e.answer = append(append([]byte(`{"tokens":`), e.answer...), '}') }},
 		{"list", "an entry without id", answer(`[{"description":"d"}]`)},
-		{"get", "a list", func(e *exchanged) { e.answer = append(append([]byte("["), e.answer...), ']') }},
-		{"get", "an id that is no UUID", func(e *exchanged) { e.path = strings.Replace(e.path, someID, "7", 1) }},
-		{"delete", "the collection", func(e *exchanged) { e.path = strings.TrimSuffix(e.path, "/"+someID) }},
-		{"delete", "ok", func(e *exchanged) { e.status = 200 }},
+		{"get", "a list", func(e *exchange) { e.answer = append(append([]byte("["), e.answer...), ']') }},
+		{"get", "an id that is no UUID", func(e *exchange) { e.path = strings.Replace(e.path, someID, "7", 1) }},
+		{"delete", "the collection", func(e *exchange) { e.path = strings.TrimSuffix(e.path, "/"+someID) }},
+		{"delete", "ok", func(e *exchange) { e.status = 200 }},
 		{"unknown", "a code in letters", answer(`{"code":"not found","message":"m"}`)},
 		{"unknown", "no message", answer(`{"code":404}`)},
-		{"unknown", "a status that is not listed", func(e *exchanged) { e.status = 502 }},
+		{"unknown", "a status that is not listed", func(e *exchange) { e.status = 502 }},
 	}
-	for _, held := range contracts {
+	for _, contract := range contracts {
 		for _, product := range []string{issuer.Dedicated, issuer.Clustered} {
 			for name, e := range documented(product) {
-				if err := held.judge(product, e); err != nil {
-					t.Errorf("%T, %s, %s: %v", held, product, name, err)
+				if err := contract.violation(product, e); err != nil {
+					t.Errorf("%T, %s, %s: %v", contract, product, name, err)
 				}
 			}
-			for _, c := range spoilt {
+			for _, c := range wrong {
 				e := documented(product)[c.exchange]
-				c.spoil(&e)
-				if held.judge(product, e) == nil {
-					t.Errorf("%T, %s, %s, %s: no objection", held, product, c.exchange, c.how)
+				c.change(&e)
+				if contract.violation(product, e) == nil {
+					t.Errorf("%T, %s, %s, %s: no violation", contract, product, c.exchange, c.how)
 				}
 			}
 		}
