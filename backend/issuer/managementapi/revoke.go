@@ -109,7 +109,8 @@ func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 		return
 	}
 	listErr := c.List(ctx, func(info issuer.Info) error {
-		if key := strings.ToLower(info.ID); hasKey(listed, key) {
+		key := strings.ToLower(info.ID)
+		if _, wanted := listed[key]; wanted {
 			listed[key] = info
 		}
 		return nil
@@ -127,9 +128,4 @@ func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 			failed[id] = fmt.Errorf("%w: %w", errActive, cause)
 		}
 	}
-}
-
-func hasKey(m map[string]issuer.Info, key string) bool {
-	_, ok := m[key]
-	return ok
 }
