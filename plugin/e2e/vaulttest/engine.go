@@ -1,6 +1,9 @@
 package vaulttest
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // The words of the engine's API that the tests depend on. They stand here only,
 // so that a renamed field is changed in one place.
@@ -18,6 +21,15 @@ const (
 	AccessorField = "nonce"
 	DeadlineField = "due"
 )
+
+// StatusOmitsUnknownCounts says that status leaves the counts out until the
+// ledger is loaded. An engine that does not do so answers zeros.
+const StatusOmitsUnknownCounts = false
+
+// FencesRevocations says that the engine makes sure, by a write to Vault's
+// storage, that its node is the leader before it revokes a token. Without that a
+// leader that was paused revokes tokens whose leases the next one has renewed.
+const FencesRevocations = false
 
 // A Status is the part of the answer of the path status that the tests use.
 // A count is nil if the answer leaves it out.
@@ -48,6 +60,25 @@ func (s Status) Empty() bool {
 		}
 	}
 	return s.LedgerLoaded
+}
+
+// Check compares the counts with a list of the ledger, made at about the same
+// time while nobody used the mount. While the ledger is not loaded the counts
+// must be missing.
+func (s Status) Check(ledger map[string]TokenInfo) error {
+	states := map[string]int{}
+	for _, info := range ledger {
+		states[info.State]++
+	}
+	for state, count := range map[string]*int{StateIssuing: s.Issuing, StateActive: s.Active, StateRevoking: s.Revoking} {
+		switch {
+		case s.LedgerLoaded && (count == nil || *count != states[state]):
+			return fmt.Errorf("status counts %d tokens in state %s, the ledger lists %d", Count(count), state, states[state])
+		case !s.LedgerLoaded && count != nil && StatusOmitsUnknownCounts:
+			return fmt.Errorf("status counts %d tokens in state %s before the ledger is loaded", *count, state)
+		}
+	}
+	return nil
 }
 
 // A TokenInfo is what the path tokens/:accessor answers, and what the list of
