@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
@@ -43,11 +43,11 @@ func newRig(b *testing.B, settings ...string) *rig {
 	r := &rig{Server: vaulttest.Start(b, settings...)}
 	r.logLess(b)
 	dir := b.TempDir()
-	vaulttest.Build(b, dir, "./cmd/influxctl-sim")
+	vaulttest.Build(b, dir, "./cmd/influxsim")
 	vaulttest.Build(b, r.Plugins, "./plugin/bench/testdata/yardstick")
-	r.startCluster(b, filepath.Join(dir, "influxctl-sim"))
+	r.startCluster(b, filepath.Join(dir, "influxsim"))
 	var err error
-	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: r.cluster.URL})
+	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxsim"), simulator.Sidecar{URL: r.cluster.URL})
 	must(b, err)
 	r.mountBoth(b)
 	at, err := url.Parse(r.cluster.URL)

@@ -20,7 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
@@ -31,8 +31,11 @@ func TestTheDocuments(t *testing.T) {
 	s := vaulttest.Start(t)
 	must(t, os.Symlink("vault", filepath.Join(s.Bin, "bao"))) // its registration API is the same
 	built := t.TempDir()
-	vaulttest.Build(t, built, "./cmd/influxctl-sim")
-	vaulttest.Build(t, built, "./cmd/"+vaulttest.PluginCommand, "-ldflags=-X "+module+"/plugin.version=v0.2.0")
+	vaulttest.Build(t, built, "./cmd/influxsim")
+	for _, version := range releases {
+		must(t, os.Mkdir(filepath.Join(built, version), 0o700))
+		vaulttest.Build(t, filepath.Join(built, version), "./cmd/"+vaulttest.PluginCommand, "-ldflags=-X "+module+"/plugin.version="+version)
+	}
 	for _, page := range pages(t) {
 		if steps := stepsOf(t, page); len(steps) > 0 {
 			t.Run(filepath.Base(page), func(t *testing.T) { newDesk(t, s, built).runPage(t, page, steps) })
@@ -109,6 +112,9 @@ func stepsOf(t *testing.T, page string) (steps []step) {
 	return steps
 }
 
+// releases are the versions that the pages install.
+var releases = []string{"v0.1.0", "v0.2.0"}
+
 // Where the pages suppose things to be.
 const (
 	usualCLI     = "/usr/local/bin/influxctl"
@@ -145,9 +151,10 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 	t.Cleanup(secure.Close)
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "cli"), 0o700))
-	released(t, dir, "v0.1.0", filepath.Join(s.Plugins, vaulttest.PluginCommand))
-	released(t, dir, "v0.2.0", filepath.Join(built, vaulttest.PluginCommand))
-	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxctl-sim"), simulator.Sidecar{URL: plain.URL})
+	for _, version := range releases {
+		released(t, dir, version, filepath.Join(built, version, vaulttest.PluginCommand))
+	}
+	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxsim"), simulator.Sidecar{URL: plain.URL})
 	must(t, err)
 	operators := cluster.AddToken(simulator.Token{Root: true, Description: "for Vault", ExpiresAt: time.Now().Add(365 * 24 * time.Hour)})
 	must(t, os.WriteFile(filepath.Join(dir, "root-token"), []byte(operators.Secret), 0o600))
@@ -192,8 +199,11 @@ const module = "github.com/influxdb3-vault/vault-plugin-secrets-influxdb"
 
 // clear ends the mount, and looks for what a page may not leave.
 func (d *desk) clear(t *testing.T) {
-	d.run(t, []step{{command: "vault secrets disable influxdb"}, {command: "vault plugin deregister secret " + vaulttest.PluginCommand},
-		{command: "vault plugin deregister -version=v0.2.0 secret " + vaulttest.PluginCommand + " || true"}})
+	steps := []step{{command: "vault secrets disable influxdb"}, {command: "vault plugin deregister secret " + vaulttest.PluginCommand + " || true"}}
+	for _, version := range releases {
+		steps = append(steps, step{command: "vault plugin deregister -version=" + version + " secret " + vaulttest.PluginCommand + " || true"})
+	}
+	d.run(t, steps)
 	for _, token := range d.cluster.Tokens() {
 		d.server.KeepSecret(token.Secret)
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
@@ -30,13 +30,13 @@ import (
 func TestStories(t *testing.T) {
 	s := vaulttest.Start(t)
 	cli := t.TempDir()
-	vaulttest.Build(t, cli, "./cmd/influxctl-sim")
+	vaulttest.Build(t, cli, "./cmd/influxsim")
 	deadline, _ := t.Deadline()
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
 		Deadline: deadline,
 		Setup: func(env *testscript.Env) error {
-			return newStory(env, s, filepath.Join(cli, "influxctl-sim"))
+			return newStory(env, s, filepath.Join(cli, "influxsim"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await":     await,

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
@@ -38,8 +38,8 @@ func newStage(t *testing.T, s *vaulttest.Server, name string) *stage {
 	t.Cleanup(web.Close)
 	dir := filepath.Join(t.TempDir(), name)
 	must(t, os.Mkdir(dir, 0o700))
-	vaulttest.Build(t, dir, "./cmd/influxctl-sim")
-	influxctl, err := simulator.Install(dir, filepath.Join(dir, "influxctl-sim"), simulator.Sidecar{URL: web.URL})
+	vaulttest.Build(t, dir, "./cmd/influxsim")
+	influxctl, err := simulator.Install(dir, filepath.Join(dir, "influxsim"), simulator.Sidecar{URL: web.URL})
 	must(t, err)
 	must(t, s.Register(t.Context(), name, "INFLUXCTL_PATH="+influxctl))
 	must(t, s.Mount(t.Context(), name, name))

@@ -43,7 +43,7 @@ func Binary(t testing.TB) string {
 }
 
 // Build compiles the program of a package of this module into dir. The package
-// is named relative to the root of the module, as in "./cmd/influxctl-sim".
+// is named relative to the root of the module, as in "./cmd/influxsim".
 func Build(t testing.TB, dir, pkg string, flags ...string) {
 	t.Helper()
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
