@@ -155,7 +155,7 @@ func (c *chaos) startLoad(t *testing.T) (end func()) {
 	for i := range 6 {
 		one := &client{
 			stage: c.at(c.vault.Nodes[0]), tally: c.tally, nodes: c.vault.Nodes, roles: chaosRoles,
-			pause: 400 * time.Millisecond, random: rand.New(rand.NewPCG(c.random.Uint64(), uint64(i))),
+			pause: 300 * time.Millisecond, random: rand.New(rand.NewPCG(c.random.Uint64(), uint64(i))),
 		}
 		clients = append(clients, one)
 		running.Go(func() { one.run(ctx) })

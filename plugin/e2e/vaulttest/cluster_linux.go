@@ -55,6 +55,8 @@ func StartCluster(t testing.TB, settings ...string) *Cluster {
 	first.initialize(t)
 	first.Unseal(t)
 	first.enableAudit(t)
+	// A node gets its vote when it has been stable for this long, 10 s by default.
+	must(t, first.Call(t.Context(), "POST", "sys/storage/raft/autopilot/configuration", map[string]any{"server_stabilization_time": "1s"}, nil))
 	for _, node := range c.Nodes[1:] {
 		node.Token, node.key = first.Token, first.key
 		node.unseal(t)

@@ -10,21 +10,17 @@ import (
 
 // States of a token in the ledger.
 const (
-	StateIssuing  = "pending"
-	StateActive   = "live"
-	StateRevoking = "owed"
+	StateIssuing  = "issuing"
+	StateActive   = "active"
+	StateRevoking = "revoking"
 )
 
 // AccessorField is the name under which a record stores its accessor, and
 // DeadlineField the one under which it stores its deadline.
 const (
-	AccessorField = "nonce"
-	DeadlineField = "due"
+	AccessorField = "accessor"
+	DeadlineField = "deadline"
 )
-
-// StatusOmitsUnknownCounts says that status leaves the counts out until the
-// ledger is loaded. An engine that does not do so answers zeros.
-const StatusOmitsUnknownCounts = false
 
 // FencesRevocations says that the engine makes sure, by a write to Vault's
 // storage, that its node is the leader before it revokes a token. Without that a
@@ -38,9 +34,9 @@ type Status struct {
 	RootID       string `json:"mgmt_token_id"`
 	NextRootID   string `json:"rotation_to"` // while a rotation is under way
 	LedgerLoaded bool   `json:"ledger_loaded"`
-	Issuing      *int   `json:"tokens_pending"`
-	Active       *int   `json:"tokens_live"`
-	Revoking     *int   `json:"tokens_owed"`
+	Issuing      *int   `json:"tokens_issuing"`
+	Active       *int   `json:"tokens_active"`
+	Revoking     *int   `json:"tokens_revoking"`
 }
 
 // Count returns the value of a count, and 0 if the answer left it out.
@@ -74,7 +70,7 @@ func (s Status) Check(ledger map[string]TokenInfo) error {
 		switch {
 		case s.LedgerLoaded && (count == nil || *count != states[state]):
 			return fmt.Errorf("status counts %d tokens in state %s, the ledger lists %d", Count(count), state, states[state])
-		case !s.LedgerLoaded && count != nil && StatusOmitsUnknownCounts:
+		case !s.LedgerLoaded && count != nil:
 			return fmt.Errorf("status counts %d tokens in state %s before the ledger is loaded", *count, state)
 		}
 	}
@@ -84,8 +80,7 @@ func (s Status) Check(ledger map[string]TokenInfo) error {
 // A TokenInfo is what the path tokens/:accessor answers, and what the list of
 // tokens says about each. The list has no Deadline.
 type TokenInfo struct {
-	State     string    `json:"state"`
-	TokenID   string    `json:"token_id"`
-	ExpiresAt time.Time `json:"expires_at"`
-	Deadline  time.Time `json:"due"`
+	State    string    `json:"state"`
+	TokenID  string    `json:"token_id"`
+	Deadline time.Time `json:"deadline"`
 }
