@@ -5,8 +5,8 @@ MODULE  := github.com/influxdb3-vault/vault-plugin-secrets-influxdb
 OUT     := .build
 LDFLAGS := -s -w -X $(MODULE)/plugin.version=$(VERSION)
 
-# End-to-end tests live in plugin/; everything else needs no Vault.
-UNIT = $(shell go list ./... | grep -v '^$(MODULE)/plugin$$')
+# The tests in plugin/e2e need a Vault, and plugin/bench has benchmarks only.
+UNIT = $(shell go list ./... | grep -v -e '^$(MODULE)/plugin/e2e$$' -e '^$(MODULE)/plugin/bench$$')
 
 .DEFAULT_GOAL := help
 
@@ -43,7 +43,7 @@ fuzz: ## every fuzz target, each for $FUZZTIME (10s)
 
 # Long tests on a real Vault, of which `make test` runs short forms. Each prints
 # what it has measured.
-LONG = go test -count=1 -v -timeout 90m ./plugin
+LONG = go test -count=1 -v -timeout 90m ./plugin/e2e
 
 .PHONY: chaos
 chaos: ## kill -9 on the plugin, the CLI and Vault, $CHAOS_KILLS times (200), in the order of $CHAOS_SEED; half an hour
@@ -59,8 +59,9 @@ load: ## how many processes end $LOAD_LEASES (1000), and what a start with $STAR
 	go test -run '^$$' -bench 'Load|Tick' ./backend
 
 .PHONY: bench
-bench: ## the engine beside the bare CLI and beside Vault itself, into docs/performance.md; half an hour
-	go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin
+bench: ## measure the engine, as JSON lines into $BENCH_OUTPUT (.build/bench.jsonl); half an hour
+	@mkdir -p $(OUT)
+	BENCH_OUTPUT=$(abspath $(or $(BENCH_OUTPUT),$(OUT)/bench.jsonl)) go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin/bench
 
 .PHONY: conformance
 conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH), or else on the simulator

@@ -1,16 +1,36 @@
-// Package backend is the InfluxDB 3 secrets engine: it mints management and
+// Package backend is the InfluxDB 3 secrets engine. It issues management and
 // database tokens under a Vault lease and revokes them when the lease ends.
 //
-// It keeps two promises, in this order. No token outlives its lease: a record
-// in the ledger precedes every token and stays until the token is known to be
-// dead. A token under a living lease works until the lease ends.
+// It makes two promises, in this order. No token outlives its lease: a record in
+// the ledger is stored before a token is created, and stays until the token is
+// known to be revoked or expired. A token under a valid lease works until the
+// lease ends.
 //
-// The package knows Vault and no vendor. What it asks of a cluster is in
-// package issuer.
+// The package knows Vault and no vendor. What it needs from a cluster is defined
+// in package issuer; what it remembers is in package ledger.
+//
+// # Map
+//
+// A read of creds/:role passes these files, in this order: path_creds.go;
+// terms.go, which computes TTLs and expiry; issuance.go, which stores the record,
+// issues the token and confirms it; upstream.go, the only way to a driver;
+// lease.go, which also renews and revokes.
+//
+// A revocation passes lease.go and revocation.go, also that of a mount that is
+// being disabled (disable.go). The worker (worker.go) finds
+// records whose deadline has passed and passes them to revocation.go too.
+//
+// The root credential: config.go stores it, root_identity.go finds it among the
+// tokens of the cluster, rotation_policy.go says when to rotate it, rotation.go
+// does so, root_keeper.go calls that from the worker.
+//
+// Each path is in path_*.go: schema, help and handler. errors.go maps errors to
+// answers; format.go formats them.
 package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -20,42 +40,45 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
-// The kinds of tokens.
+// The token types.
 const (
-	// Management tokens have full administrative power over an account or
-	// cluster, and none over data.
+	// Management tokens have full administrative rights over an account or a
+	// cluster, and no access to data.
 	Management = "management"
 
 	// Database tokens read and write the data of databases.
 	Database = "database"
 )
 
-// Options is what the engine is made of.
+// Drivers are the drivers by product and token type.
+type Drivers map[string]map[string]issuer.Driver
+
+// Options configures the engine.
 type Options struct {
-	Version string                   // of the plugin, as `vault plugin list` shows it: a semantic version with a leading v
-	Drivers map[string]issuer.Driver // by kind of token; one for Management, one for Database
-	Now     func() time.Time         // the clock; nil for the system's
+	Version string           // of the plugin, as `vault plugin list` shows it: a semantic version with a leading v
+	Drivers Drivers          // for every product that config accepts
+	Now     func() time.Time // the clock; nil for the system's clock
 }
 
-// Factory returns the factory of engines that share o. Every mount gets an
-// engine of its own. The factory does no I/O: it also runs when the plugin is
-// registered, with nothing to go on.
+// Factory returns the factory of engines that share o. Every mount gets its own
+// engine. The factory does no I/O: Vault also calls it when the plugin is
+// registered, without a mount.
 func Factory(o Options) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-		for _, kind := range []string{Management, Database} {
-			if o.Drivers[kind] == nil {
-				return nil, fmt.Errorf("no driver for %s tokens is built in", kind)
-			}
+		if len(o.Drivers) == 0 {
+			return nil, errors.New("the engine has no drivers")
 		}
 		b := newBackend(o, conf.BackendUUID)
+		b.storage = conf.StorageView
 		named := *conf
-		if conf.Logger != nil { // Vault shows the lines of all mounts under the name of one
+		if conf.Logger != nil { // Vault shows the lines of all mounts under one name
 			named.Logger = conf.Logger.With("mount_tag", b.tag)
 		}
 		if err := b.Setup(ctx, &named); err != nil {
-			return nil, fmt.Errorf("set the engine up: %w", err)
+			return nil, fmt.Errorf("set up the engine: %w", err)
 		}
 		return b, nil
 	}
@@ -63,30 +86,33 @@ func Factory(o Options) logical.Factory {
 
 type backend struct {
 	*framework.Backend
-	drivers map[string]issuer.Driver
+	drivers Drivers
 	version string
 	now     func() time.Time
 	tag     mountTag
-	ledger  *ledger
+	storage logical.Storage // for clean, which gets none; nil when the plugin is registered
+	ledger  *ledger.Ledger
 	health  health
 	root    rootKeeper
+	worker  worker
 
-	workerMu   sync.Mutex    // guards what follows
-	wake       chan struct{} // nil until there is a worker
-	stopWorker context.CancelFunc
-	stopped    bool
+	// configMu guards the stored config and what must agree with it: it is held
+	// to compare and write the config, and to admit IDs to revoking. A record's
+	// lock may be taken while it is held, never the other way round.
+	configMu sync.Mutex
+	revoking map[string]int // IDs that are being revoked at this moment
 
-	configMu sync.Mutex // guards the stored config: held to compare and to write
-	rolesMu  sync.Mutex // guards the stored roles: held to read, alter and write one
+	rolesMu sync.Mutex // held to read, change and write a role
 }
 
 func newBackend(o Options, backendUUID string) *backend {
 	b := &backend{
-		drivers: o.Drivers,
-		version: o.Version,
-		now:     o.Now,
-		tag:     newMountTag(backendUUID),
-		ledger:  newLedger(),
+		drivers:  o.Drivers,
+		version:  o.Version,
+		now:      o.Now,
+		tag:      newMountTag(backendUUID),
+		ledger:   ledger.New(),
+		revoking: map[string]int{},
 	}
 	if b.now == nil {
 		b.now = time.Now
@@ -100,7 +126,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 		Invalidate:     b.invalidate,
-		Paths: strict([]*framework.Path{
+		Paths: b.strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRotateRoot(),
@@ -116,52 +142,50 @@ func newBackend(o Options, backendUUID string) *backend {
 	return b
 }
 
-// invalidate is told of what another node has written. Only when the root token
-// needs a look is remembered of the config.
+// invalidate is called when another node has changed the storage. This node then
+// reads what it holds in memory again when it needs it.
 func (b *backend) invalidate(_ context.Context, key string) {
-	if key == configKey {
-		b.root.look(time.Time{})
+	switch {
+	case key == configKey:
+		b.root.checkNext(time.Time{})
+	case strings.HasPrefix(key, ledger.Prefix):
+		b.ledger.Invalidate()
 	}
 }
 
 const help = `
-The InfluxDB secrets engine mints management tokens and database tokens of
-InfluxDB 3 Cloud Dedicated and InfluxDB Clustered under a lease, and revokes
-them when the lease ends.
+The InfluxDB secrets engine issues management tokens and database tokens of
+InfluxDB Cloud Dedicated and InfluxDB Clustered under a lease, and revokes them
+when the lease ends.
 
-    vault write influxdb/config product=dedicated account_id=… cluster_id=… mgmt_token=@root-token
+    vault write influxdb/config product=dedicated account_id=… cluster_id=… mgmt_token=@token
     vault write -f influxdb/config/check
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault read influxdb/creds/automation
     vault write influxdb/roles/telegraf token_type=database write_databases=metrics
 
-A management token has full administrative power over an account or a cluster;
-most applications want a database token, which reads and writes the databases
-that its role names. A token's expires_at, fixed at its birth, lies shortly after
-the last moment its lease can have, so that it dies even if nothing is left to
-revoke it.
+A management token has full administrative rights over an account or a cluster.
+Most applications need a database token, which reads and writes the databases
+that its role names. The expiry of a token is fixed when it is issued, shortly
+after the last moment that its lease can have, so that it ends even if it cannot
+be revoked.
 `
 
-// issuerOf returns what mints, lists and revokes tokens of a kind on the
-// configured cluster.
-func (b *backend) issuerOf(c config, kind string) issuer.Issuer {
-	return b.drivers[kind].Open(c.Cluster)
+// programDriver returns the driver that runs a program of the vendor, or nil.
+func (b *backend) programDriver() issuer.ProgramDriver {
+	for _, types := range b.drivers {
+		if driver, ok := types[Management].(issuer.ProgramDriver); ok {
+			return driver
+		}
+	}
+	return nil
 }
 
-// event tells Vault's event subscribers of an act, also if the request that
-// brought it about has ended. That nobody may hear it, or that this server has
-// no events, is not an error.
+// event sends an event to Vault's subscribers, also if the request that caused it
+// has ended. It is not an error if there are no subscribers or no events.
 func (b *backend) event(ctx context.Context, what, path string, metadata ...string) {
-	ctx, cancel := own(ctx)
+	ctx, cancel := storeContext(ctx)
 	defer cancel()
 	pairs := append([]string{logical.EventMetadataPath, path, logical.EventMetadataOperation, what}, metadata...)
 	_ = logical.SendEvent(ctx, b, "influxdb/"+what, pairs...)
-}
-
-// ownTime bounds what must be stored whatever became of the request.
-const ownTime = 10 * time.Second
-
-// own returns a context that does not end with the request's.
-func own(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), ownTime)
 }

@@ -19,23 +19,27 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 const configKey = "config"
 
 const configVersion = 1
 
-// A config is the mount's configuration: the one cluster it serves.
+// A config is the configuration of a mount: one cluster and its root credential.
 type config struct {
 	issuer.Cluster
-	RootID        string    // of the root token; empty when not known
-	RootExpiresAt time.Time // zero when not known, or never
-	RootSince     time.Time // when the root token became that
+	RootID        string    // empty if it is not known
+	RootKnown     bool      // a list has confirmed RootID and RootExpiresAt
+	RootExpiresAt time.Time // zero: never, if RootKnown
+	RootSince     time.Time // when this root credential was written or rotated
+	RootAccessor  string    // of a root credential that the engine issued; else empty
 
 	Rotation rotationPolicy
 
-	// Fingerprint tells the cluster from others. It is what the cluster was
-	// called when it was configured, and stays when the cluster is renamed.
+	// Fingerprint identifies the cluster in records. It is made of the names
+	// that the cluster had when it was configured first, and does not change
+	// when it gets new ones.
 	Fingerprint string
 }
 
@@ -44,8 +48,8 @@ var defaultConfig = config{
 	Rotation: rotationPolicy{Warning: 7 * 24 * time.Hour},
 }
 
-// storedConfig is the config as it is stored, seal-wrapped, and the only place
-// where the root token is written.
+// storedConfig is the stored form of a config. The entry is seal-wrapped. Only
+// this entry and a rotation under way hold a root credential.
 type storedConfig struct {
 	Version       int       `json:"version"`
 	Product       string    `json:"product"`
@@ -54,9 +58,13 @@ type storedConfig struct {
 	Host          string    `json:"host,omitempty"`
 	Port          string    `json:"port,omitempty"`
 	APIURL        string    `json:"api_url,omitempty"`
-	MgmtToken     string    `json:"mgmt_token"`
-	RootID        string    `json:"mgmt_token_id,omitempty"`
-	RootExpiresAt time.Time `json:"mgmt_token_expires_at,omitzero"`
+	UUID          string    `json:"cluster_uuid,omitempty"`
+	Root          string    `json:"root_credential,omitempty"`
+	RootID        string    `json:"root_id,omitempty"`
+	RootKnown     bool      `json:"root_known,omitempty"`
+	RootExpiresAt time.Time `json:"root_expires_at,omitzero"`
+	RootSince     time.Time `json:"root_since,omitzero"`
+	RootAccessor  string    `json:"root_accessor,omitempty"`
 	CACert        string    `json:"ca_cert,omitempty"`
 	ClientCert    string    `json:"client_cert,omitempty"`
 	ClientKey     string    `json:"client_key,omitempty"`
@@ -65,53 +73,76 @@ type storedConfig struct {
 	TimeoutSecs   int       `json:"request_timeout"`
 	MaxParallel   int       `json:"max_parallel"`
 	Fingerprint   string    `json:"fingerprint"`
-	RootSince     time.Time `json:"mgmt_token_since,omitzero"`
 
 	RotationPeriodSecs  int64  `json:"rotation_period,omitempty"`
-	RotationTTLSecs     *int64 `json:"rotation_ttl,omitempty"` // absent: the default; 0: never
+	RotationDisabled    bool   `json:"disable_automated_rotation,omitempty"`
+	RotationTTLSecs     *int64 `json:"rotation_ttl,omitempty"` // absent: the default; 0: never expires
 	RotationOverlapSecs *int64 `json:"rotation_overlap,omitempty"`
 	ExpiryWarningSecs   int64  `json:"expiry_warning"`
 }
 
-func (c config) entry() (*logical.StorageEntry, error) {
-	return logical.StorageEntryJSON(configKey, storedConfig{
+func (c config) stored() storedConfig {
+	return storedConfig{
 		Version: configVersion,
-		Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, Host: c.Host, Port: c.Port, APIURL: c.APIURL,
-		MgmtToken: c.Root.Reveal(), RootID: c.RootID, RootExpiresAt: c.RootExpiresAt,
+		Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, Host: c.Host, Port: c.Port, APIURL: c.APIURL, UUID: c.UUID,
+		Root: c.Root.Reveal(), RootID: c.RootID, RootKnown: c.RootKnown, RootExpiresAt: c.RootExpiresAt,
+		RootSince: c.RootSince, RootAccessor: c.RootAccessor,
 		CACert: c.CACert, ClientCert: c.ClientCert, ClientKey: c.ClientKey.Reveal(),
 		InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
-		TimeoutSecs: int(c.Timeout / time.Second), MaxParallel: c.MaxParallel,
-		Fingerprint: c.Fingerprint, RootSince: c.RootSince,
-		RotationPeriodSecs: int64(c.Rotation.Period / time.Second), RotationTTLSecs: seconds(c.Rotation.TTL),
+		TimeoutSecs: int(c.Timeout / time.Second), MaxParallel: c.MaxParallel, Fingerprint: c.Fingerprint,
+		RotationPeriodSecs: int64(c.Rotation.Period / time.Second), RotationDisabled: c.Rotation.Disabled, RotationTTLSecs: seconds(c.Rotation.TTL),
 		RotationOverlapSecs: seconds(c.Rotation.Overlap), ExpiryWarningSecs: int64(c.Rotation.Warning / time.Second),
-	})
+	}
 }
 
-func configFrom(e *logical.StorageEntry) (config, error) {
-	var s storedConfig
-	if err := json.Unmarshal(e.Value, &s); err != nil {
-		return config{}, errors.New("the stored config is damaged") // no cause: it may quote a secret
-	}
+func (s storedConfig) config() (config, error) {
 	if s.Version > configVersion {
 		return config{}, fmt.Errorf("config: %w", newerVersion(s.Version))
 	}
 	return config{
 		Cluster: issuer.Cluster{
-			Product: s.Product, AccountID: s.AccountID, ClusterID: s.ClusterID, Host: s.Host, Port: s.Port, APIURL: s.APIURL,
-			Root:   issuer.NewSecret(s.MgmtToken),
+			Product: s.Product, AccountID: s.AccountID, ClusterID: s.ClusterID, Host: s.Host, Port: s.Port, APIURL: s.APIURL, UUID: s.UUID,
+			Root:   issuer.NewSecret(s.Root),
 			CACert: s.CACert, ClientCert: s.ClientCert, ClientKey: issuer.NewSecret(s.ClientKey),
 			InsecureTLS: s.InsecureTLS, DisableTLS: s.DisableTLS,
 			Timeout: time.Duration(s.TimeoutSecs) * time.Second, MaxParallel: s.MaxParallel,
 		},
-		RootID: s.RootID, RootExpiresAt: s.RootExpiresAt, RootSince: s.RootSince, Fingerprint: s.Fingerprint,
+		RootID: s.RootID, RootKnown: s.RootKnown, RootExpiresAt: s.RootExpiresAt,
+		RootSince: s.RootSince, RootAccessor: s.RootAccessor, Fingerprint: s.Fingerprint,
 		Rotation: rotationPolicy{
-			Period: time.Duration(s.RotationPeriodSecs) * time.Second, TTL: duration(s.RotationTTLSecs),
+			Period: time.Duration(s.RotationPeriodSecs) * time.Second, Disabled: s.RotationDisabled, TTL: duration(s.RotationTTLSecs),
 			Overlap: duration(s.RotationOverlapSecs), Warning: time.Duration(s.ExpiryWarningSecs) * time.Second,
 		},
 	}, nil
 }
 
-// seconds and duration carry a setting that may be absent.
+func (c config) entry() (*logical.StorageEntry, error) {
+	return logical.StorageEntryJSON(configKey, c.stored())
+}
+
+func configFrom(e *logical.StorageEntry) (config, error) {
+	var s storedConfig
+	if err := json.Unmarshal(e.Value, &s); err != nil {
+		return config{}, errors.New("the stored config is damaged") // the cause may quote a secret
+	}
+	return s.config()
+}
+
+// putConfig stores c. The caller holds configMu.
+func putConfig(ctx context.Context, s logical.Storage, c config) error {
+	entry, err := c.entry()
+	if err != nil {
+		return err
+	}
+	return s.Put(ctx, entry)
+}
+
+// newerVersion refuses an entry that a newer plugin has stored.
+func newerVersion(v int) error {
+	return fmt.Errorf("%w (format %d): run that version or a later one", ledger.ErrNewer, v)
+}
+
+// seconds and duration convert a setting that may be absent.
 func seconds(d *time.Duration) *int64 {
 	if d == nil {
 		return nil
@@ -140,7 +171,8 @@ func loadConfig(ctx context.Context, s logical.Storage) (config, error) {
 	return configFrom(entry)
 }
 
-// place is where the root token is sent and what is trusted to be there.
+// place is where the root credential is sent, and what proves the identity of the
+// server there.
 func (c config) place() issuer.Cluster {
 	return issuer.Cluster{
 		Product: c.Product, Host: c.Host, Port: c.Port, APIURL: c.APIURL,
@@ -148,36 +180,55 @@ func (c config) place() issuer.Cluster {
 	}
 }
 
-// fingerprint is what the configured cluster is called now.
-func (c config) fingerprint() string {
+// currentFingerprint is the fingerprint made of the names that the cluster has
+// now.
+func (c config) currentFingerprint() string {
 	if c.Product == issuer.Dedicated {
 		return strings.ToLower(c.Product + "/" + c.AccountID + "/" + c.ClusterID)
 	}
 	return strings.ToLower(c.Product + "/" + net.JoinHostPort(c.Host, c.Port))
 }
 
+// productOf returns the product of the cluster that a fingerprint identifies.
+func productOf(fingerprint string) string {
+	product, _, _ := strings.Cut(fingerprint, "/")
+	return product
+}
+
+// rootField is the name of the parameter that holds the root credential.
+func (c config) rootField() string { return "mgmt_token" }
+
 const (
 	maxTimeout  = 40 * time.Second
-	mostAtATime = 64
+	maxParallel = 64
+	maxRoot     = 4096 // characters of a root credential
 )
 
-// validate checks everything that can be judged without asking the cluster.
-// Its error names the field and is fit for users.
+// validate checks what can be checked without the cluster. Its error names the
+// field and is written for users.
 func (c config) validate() error {
+	root := c.Root.Reveal()
 	switch {
-	case c.Root.IsZero():
-		return errors.New("mgmt_token is required: the management token that mints the others")
-	case len(c.Root.Reveal()) > 4096 || !tokenPattern.MatchString(c.Root.Reveal()):
-		return errors.New("mgmt_token is not a token: it must be one word of printable ASCII")
+	case root == "":
+		return fmt.Errorf("%s is required: the management token that issues and revokes the others", c.rootField())
+	case len(root) > maxRoot:
+		return fmt.Errorf("%s has %d characters; a token has at most %d", c.rootField(), len(root), maxRoot)
+	case !tokenPattern.MatchString(root):
+		return fmt.Errorf("%s is not a token: a token has no spaces and only printable ASCII characters", c.rootField())
+	case databaseToken.MatchString(root):
+		return fmt.Errorf("%s is a database token, which cannot issue tokens: write a management token, which begins with M.V1", c.rootField())
 	case c.Timeout < time.Second || c.Timeout > maxTimeout:
 		return fmt.Errorf("request_timeout must be between 1s and %s, so that a revocation and the list after it fit into Vault's 90s", maxTimeout)
-	case c.MaxParallel < 1 || c.MaxParallel > mostAtATime:
-		return fmt.Errorf("max_parallel must be between 1 and %d", mostAtATime)
+	case c.MaxParallel < 1 || c.MaxParallel > maxParallel:
+		return fmt.Errorf("max_parallel must be between 1 and %d", maxParallel)
 	}
 	return errors.Join(c.validateCluster(), c.validateTLS(), c.Rotation.validate())
 }
 
-var tokenPattern = regexp.MustCompile(`^[!-~]+$`)
+var (
+	tokenPattern  = regexp.MustCompile(`^[!-~]+$`)
+	databaseToken = regexp.MustCompile(`^apiv[0-9]+_`)
+)
 
 func (c config) validateCluster() error {
 	for _, id := range []struct{ field, value string }{
@@ -211,7 +262,7 @@ var hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0
 
 func (c config) validateAddress() error {
 	if c.Host != "" && net.ParseIP(c.Host) == nil && !hostPattern.MatchString(c.Host) {
-		return errors.New("host must be a host name or an address alone, like cluster.example.com; a port goes into port")
+		return errors.New("host must be a host name or an IP address, like cluster.example.com; the port belongs into port")
 	}
 	if n, err := strconv.Atoi(c.Port); c.Port != "" && (err != nil || n < 1 || n > 65535) {
 		return errors.New("port must be a number between 1 and 65535")
@@ -221,15 +272,15 @@ func (c config) validateAddress() error {
 	}
 	u, err := url.Parse(c.APIURL)
 	if err != nil || u.Hostname() == "" || (&url.URL{Scheme: u.Scheme, Host: u.Host}).String() != c.APIURL {
-		return errors.New("api_url must be an origin and no more, like https://cluster.example.com")
+		return errors.New("api_url must be an origin without a path, like https://cluster.example.com")
 	}
 	if u.Scheme == "https" || u.Scheme == "http" && (c.DisableTLS || isLoopback(u.Hostname())) {
 		return nil
 	}
-	return errors.New("api_url must begin with https://; http:// goes with disable_tls, or with an address of this machine's own")
+	return errors.New("api_url must begin with https://; http:// is allowed with disable_tls, or for a loopback address")
 }
 
-// isLoopback reports whether what is sent to host stays on the machine.
+// isLoopback reports whether host is this machine.
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
@@ -237,7 +288,7 @@ func isLoopback(host string) bool {
 
 func (c config) validateTLS() error {
 	if c.DisableTLS && c.Product == issuer.Dedicated {
-		return errors.New("disable_tls is for product=clustered only: it would send the root token in plain text over the internet")
+		return errors.New("disable_tls is for product=clustered only: it would send the root credential in plain text over the internet")
 	}
 	if c.DisableTLS && (c.InsecureTLS || c.CACert != "" || c.ClientCert != "") {
 		return errors.New("disable_tls excludes insecure_tls, ca_cert and client_cert: without TLS they have no effect")
@@ -248,7 +299,7 @@ func (c config) validateTLS() error {
 		}
 	}
 	if (c.ClientCert == "") != c.ClientKey.IsZero() {
-		return errors.New("client_cert and client_key go together")
+		return errors.New("client_cert and client_key must be set together")
 	}
 	if c.ClientCert != "" {
 		if _, err := tls.X509KeyPair([]byte(c.ClientCert), []byte(c.ClientKey.Reveal())); err != nil {
@@ -258,7 +309,7 @@ func (c config) validateTLS() error {
 	return nil
 }
 
-// checkCertificates proves that text is PEM and holds certificates only.
+// checkCertificates checks that text is PEM and holds only certificates.
 func checkCertificates(text string) error {
 	rest, n := []byte(text), 0
 	for {
@@ -280,19 +331,19 @@ func checkCertificates(text string) error {
 	return nil
 }
 
-// warnings says what an operator should know although the config is accepted.
+// warnings returns what an operator should know although the config is accepted.
 func (c config) warnings() (w []string) {
 	if !strings.HasPrefix(c.Root.Reveal(), "M.V") {
-		w = append(w, "mgmt_token does not look like a management token, which begins with M.V1.; a database token cannot mint others.")
+		w = append(w, "mgmt_token does not look like a management token, which begins with M.V1. Other tokens cannot issue tokens.")
 	}
 	if c.InsecureTLS {
-		w = append(w, "insecure_tls is set: whoever can answer in the cluster's place gets the root token. Set ca_cert instead.")
+		w = append(w, "insecure_tls is set: anyone who can answer in place of the cluster receives the root credential. Set ca_cert instead.")
 	}
 	if c.Rotation.TTL != nil && *c.Rotation.TTL == 0 {
-		w = append(w, "rotation_ttl is 0: new root tokens never expire, and one that is lost lives for ever.")
+		w = append(w, "rotation_ttl is 0: new root credentials never expire. One that is lost stays valid until it is revoked.")
 	}
 	if c.DisableTLS {
-		w = append(w, "disable_tls is set: the root token travels in plain text.")
+		w = append(w, "disable_tls is set: the root credential is sent in plain text.")
 	}
 	return w
 }

@@ -40,7 +40,7 @@ func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
 	e.must(deleteOp, "config", nil)
 	e.must(deleteOp, "roles/automation", nil)
 	status := e.read("status")
-	if status.Data["configured"] != false || status.Data["tokens_live"] != 0 {
+	if status.Data["configured"] != false || status.Data["tokens_active"] != 0 {
 		t.Errorf("status: %v", status.Data)
 	}
 	e.write("roles/automation", nil)

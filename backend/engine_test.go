@@ -89,7 +89,7 @@ func (e *engine) restart() {
 	}
 	factory := backend.Factory(backend.Options{
 		Version: "v1.2.3",
-		Drivers: map[string]issuer.Driver{backend.Management: e, backend.Database: e.data},
+		Drivers: e.drivers(),
 		Now:     e.clock.Now,
 	})
 	b, err := factory(context.Background(), &logical.BackendConfig{
@@ -104,6 +104,12 @@ func (e *engine) restart() {
 	}
 	e.Backend = b
 	e.t.Cleanup(func() { b.Cleanup(context.Background()) })
+}
+
+// drivers returns a table in which the engine is the driver of every product.
+func (e *engine) drivers() backend.Drivers {
+	types := map[string]issuer.Driver{backend.Management: e, backend.Database: e.data}
+	return backend.Drivers{issuer.Dedicated: types, issuer.Clustered: types}
 }
 
 // Open makes the engine the driver that it uses: each cluster id is a cluster

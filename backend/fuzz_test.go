@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	fuzzNonce = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	fuzzRoot  = "M.V1.rootROOTroot1234567890rootROOTroot1234567890rootROOT+/="
-	fuzzPEM   = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+	fuzzAccessor = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	fuzzRoot     = "M.V1.rootROOTroot1234567890rootROOTroot1234567890rootROOT+/="
+	fuzzPEM      = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 )
 
 // Whatever a description says, it begins with the tag of the mount that made it
@@ -27,82 +27,24 @@ const (
 func FuzzDescription(f *testing.F) {
 	mine, other := newMountTag("mine"), newMountTag("other")
 	for _, text := range []string{
-		"", "root token", "ci token-jenkins", other.tag(fuzzNonce), "] " + other.tag(fuzzNonce), "\x00\x7f\n\t\x1b[31m", "größer \xff\xfe", strings.Repeat("long ", 40),
+		"", "root token", "ci token-jenkins", other.tag(fuzzAccessor), "] " + other.tag(fuzzAccessor), "\x00\x7f\n\t\x1b[31m", "größer \xff\xfe", strings.Repeat("long ", 40),
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		nonce := newNonce()
-		d := mine.describe(nonce, text)
+		accessor := newAccessor()
+		d := mine.describe(accessor, text)
 		if len(d) > maxDescription || strings.ContainsFunc(d, func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Errorf("%q is too long, or cannot be printed", d)
 		}
-		if got, ok := mine.nonce(d); !ok || got != nonce {
+		if got, ok := mine.accessor(d); !ok || got != accessor {
 			t.Errorf("%q does not bear its tag", d)
 		}
-		if _, ok := other.nonce(d); ok {
+		if _, ok := other.accessor(d); ok {
 			t.Errorf("%q is taken for another mount's", d)
 		}
-		if got, ok := mine.nonce(text); ok && !strings.HasPrefix(text, mine.tag(got)) {
+		if got, ok := mine.accessor(text); ok && !strings.HasPrefix(text, mine.tag(got)) {
 			t.Errorf("%q is taken for this mount's", text)
-		}
-	})
-}
-
-// What stands in storage is understood, or refused, and never more than that.
-func FuzzRecordFrom(f *testing.F) {
-	whole, err := record{
-		Kind: Management, Role: "ci", Nonce: fuzzNonce, State: owed, TokenID: "id", Description: "d", Fingerprint: "dedicated/a/c",
-		DisplayName: "token", EntityID: "e", IssuedAt: time.Unix(1e9, 7).UTC(), LeaseEnd: time.Unix(2e9, 0).UTC(), ExpiresAt: time.Unix(2e9, 0).UTC(),
-		Due: time.Unix(2e9, 0).UTC(), Absences: 1, FailedAt: time.Unix(1e9, 0).UTC(), Attempts: 2, LastFailure: "no",
-	}.entry()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(whole.Key, whole.Value)
-	for _, value := range []string{"", "null", "[]", "{}", `{"version":2}`, `{"version":1,"token_type":"management","role":"ci","nonce":"N"}`, `{"due":"yesterday"}`, `{"attempts":1e99}`} {
-		f.Add("ledger/ci/N", []byte(value))
-	}
-	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		r, err := recordFrom(&logical.StorageEntry{Key: key, Value: value})
-		if err != nil {
-			return
-		}
-		entry, err := r.entry()
-		if err != nil {
-			t.Fatalf("%+v was read and cannot be written: %v", r, err)
-		}
-		again, err := recordFrom(entry)
-		r.Version = recordVersion // what every record is written with
-		if diff := cmp.Diff(r, again); err != nil || entry.Key != key || diff != "" {
-			t.Errorf("under %q, not %q: %v\n%s", entry.Key, key, err, diff)
-		}
-	})
-}
-
-// What was stored is read again as it was.
-func FuzzRecord(f *testing.F) {
-	f.Add("ci", fuzzNonce, "live", "id", "[vault:0:0] text", "größer", int64(1e9), int64(1), int64(0), 3)
-	f.Add("-root", "", "", "", "", "\x00", int64(-1), int64(1e12), int64(253402300799), -1)
-	f.Fuzz(func(t *testing.T, role, nonce, in, id, description, name string, issued, expires, due int64, n int) {
-		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as JSON, in which requests come, has it
-		moment := func(secs int64) time.Time { return time.Unix(secs%253402300800, 0).UTC() }
-		want := record{
-			Version: recordVersion, Kind: Database, Role: text(role), Nonce: text(nonce), State: state(text(in)), TokenID: text(id),
-			Description: text(description), Fingerprint: text(name), DisplayName: text(name), EntityID: text(id), LastFailure: text(description),
-			IssuedAt: moment(issued), LeaseEnd: moment(expires), ExpiresAt: moment(expires), Due: moment(due), FailedAt: moment(due),
-			Absences: n, Attempts: n,
-		}
-		entry, err := want.entry()
-		if err != nil {
-			if early := time.Unix(min(issued%253402300800, expires%253402300800, due%253402300800), 0).UTC(); early.Year() < 0 {
-				return // JSON has no such year
-			}
-			t.Fatal(err)
-		}
-		got, err := recordFrom(entry)
-		if diff := cmp.Diff(want, got); err != nil || diff != "" {
-			t.Errorf("%v\n%s", err, diff)
 		}
 	})
 }
@@ -117,10 +59,10 @@ type fuzzedMount struct {
 func newFuzzedMount(t *testing.T) *fuzzedMount {
 	t.Helper()
 	fake, root := issuertest.NewFake(time.Now)
-	m := &fuzzedMount{backend: newBackend(Options{Drivers: map[string]issuer.Driver{
+	m := &fuzzedMount{backend: newBackend(Options{Drivers: Drivers{issuer.Dedicated: {
 		Management: openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
 		Database:   openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
-	}}, "uuid")}
+	}}}, "uuid")}
 	if err := m.Setup(t.Context(), &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &m.storage}); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +173,7 @@ func FuzzConfigFields(f *testing.F) {
 			}
 			return
 		}
-		c.Fingerprint = c.fingerprint()
+		c.Fingerprint = c.currentFingerprint()
 		entry, err := c.entry()
 		if err != nil {
 			t.Fatal(err)

@@ -206,7 +206,7 @@ func TestADebtIsTakenOverOnlyAfterATimeAndNeverForgotten(t *testing.T) {
 			t.Fatalf("not taken over: %v", err)
 		}
 		status := e.read("status").Data
-		if status["tokens_owed"] != 1 || !strings.Contains(fmt.Sprint(status["owed"]), "out of reach") {
+		if status["tokens_revoking"] != 1 || !strings.Contains(fmt.Sprint(status["owed"]), "out of reach") {
 			t.Errorf("status: %v", status)
 		}
 		nonce := e.nonces()[0]

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -13,9 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// operation is one operation of a path. All of them run on the active node of
-// the primary cluster: what they answer depends on the ledger, which lives
-// there.
+// operation returns an operation of a path. All of them run on the active node of
+// the primary cluster, because their answers depend on the ledger.
 func operation(callback framework.OperationFunc, verb string, responses map[int][]framework.Response) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    callback,
@@ -31,15 +29,14 @@ func display(verb, suffix string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationPrefix: "influxdb", OperationVerb: verb, OperationSuffix: suffix}
 }
 
-// kindField is the field by which some paths are told which kind of token they
-// are about.
-var kindField = &framework.FieldSchema{
+// typeField selects the token type that an operation is about.
+var typeField = &framework.FieldSchema{
 	Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
-	Description: "The kind of token that this is about: `management` or `database`.",
+	Description: "Type of the tokens: `management` or `database`. Default: management.",
 }
 
-func checkKind(kind string) error {
-	if kind != Management && kind != Database {
+func checkType(tokenType string) error {
+	if tokenType != Management && tokenType != Database {
 		return badRequest("token_type must be %s or %s", Management, Database)
 	}
 	return nil
@@ -53,12 +50,20 @@ func answers(status int, fields map[string]*framework.FieldSchema) map[int][]fra
 // noContent declares a response without fields.
 var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "No Content"}}}
 
-// strict makes every operation of the paths refuse fields that it does not
-// know. The framework would only warn, after the deed.
+// okOrNoContent declares a response without fields that may have warnings. Vault
+// answers 200 with warnings and 204 without.
+var okOrNoContent = map[int][]framework.Response{
+	http.StatusOK:        {{Description: "OK, with warnings"}},
+	http.StatusNoContent: {{Description: "No Content"}},
+}
+
+// strict makes every operation of the paths refuse unknown fields, about which the
+// framework would only warn, after the operation. It also makes the operations
+// that write refuse on a node that may not write.
 //
-// It must never stand before a callback of the secret: core hands those the
-// whole answer that minted it.
-func strict(paths []*framework.Path) []*framework.Path {
+// It must not be used for the callbacks of the secret: Vault passes them the whole
+// answer that issued the credential.
+func (b *backend) strict(paths []*framework.Path) []*framework.Path {
 	for _, path := range paths {
 		for _, handler := range path.Operations {
 			op := handler.(*framework.PathOperation)
@@ -67,6 +72,9 @@ func strict(paths []*framework.Path) []*framework.Path {
 				if err := refuseUnknown(req.Data, path.Fields); err != nil {
 					return nil, err
 				}
+				if writes(req.Operation) && !b.WriteSafeReplicationState() {
+					return nil, errStandby
+				}
 				return next(ctx, req, d)
 			}
 		}
@@ -74,29 +82,33 @@ func strict(paths []*framework.Path) []*framework.Path {
 	return paths
 }
 
-// secretFields are the fields of requests that hold a secret.
+func writes(op logical.Operation) bool {
+	return op != logical.ReadOperation && op != logical.ListOperation
+}
+
+// secretFields are the request fields that hold a secret.
 var secretFields = []string{"mgmt_token", "client_key"}
 
-// HandleRequest refuses secrets that are no strings before the framework sees
-// them: given twice, a field is a list, and the framework's refusal would quote
-// it, in the answer and so in Vault's logs.
+// HandleRequest refuses secrets that are not strings before the framework sees
+// them. A field that is given twice is a list, and the error of the framework
+// would quote it in the answer and in Vault's logs.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := refuseOddSecrets(req); err != nil {
+	if err := checkSecretFields(req); err != nil {
 		return nil, err
 	}
 	return b.Backend.HandleRequest(ctx, req)
 }
 
-// HandleExistenceCheck is asked before a request is handled. Core answers its
-// errors with "internal error", so that HandleRequest must refuse.
+// HandleExistenceCheck runs before HandleRequest. Vault answers its errors with
+// "internal error", so the refusal is left to HandleRequest.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	if refuseOddSecrets(req) != nil {
+	if checkSecretFields(req) != nil {
 		return true, true, nil
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }
 
-func refuseOddSecrets(req *logical.Request) error {
+func checkSecretFields(req *logical.Request) error {
 	for _, field := range secretFields {
 		if v, given := req.Data[field]; given {
 			if _, ok := v.(string); !ok {
@@ -113,17 +125,17 @@ func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema
 			continue
 		}
 		if near := nearest(name, fields); near != "" {
-			return badRequest("unknown field %q: did you mean %q?", abridge(name), near)
+			return badRequest("unknown field %q: did you mean %q?", shorten(name), near)
 		}
 		if len(fields) == 0 {
-			return badRequest("unknown field %q: this path takes none", abridge(name))
+			return badRequest("unknown field %q: this path has no fields", shorten(name))
 		}
-		return badRequest("unknown field %q; the fields are %s", abridge(name), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+		return badRequest("unknown field %q; the fields are %s", shorten(name), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 	}
 	return nil
 }
 
-// nearest returns the field whose name is a slip of the pen away from name.
+// nearest returns the field whose name differs from name by a typing error.
 func nearest(name string, fields map[string]*framework.FieldSchema) string {
 	if len(name) > 64 {
 		return ""
@@ -135,13 +147,4 @@ func nearest(name string, fields map[string]*framework.FieldSchema) string {
 		}
 	}
 	return near
-}
-
-// abridge keeps what a caller sent from flooding an answer.
-func abridge(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return fmt.Sprintf("%s… (%d bytes)", s[:most], len(s))
 }

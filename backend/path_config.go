@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 func (b *backend) pathConfig() *framework.Path {
@@ -23,71 +25,74 @@ func (b *backend) pathConfig() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"product": {
 				Type:          framework.TypeString,
-				Description:   "What the cluster is: `dedicated` (InfluxDB 3 Cloud Dedicated) or `clustered` (InfluxDB Clustered).",
+				Description:   "The product: `dedicated` (InfluxDB Cloud Dedicated) or `clustered` (InfluxDB Clustered).",
 				AllowedValues: []any{issuer.Dedicated, issuer.Clustered},
 			},
-			"account_id": {Type: framework.TypeString, Description: "The account's UUID. Required for product=dedicated."},
-			"cluster_id": {Type: framework.TypeString, Description: "The cluster's UUID. Required for product=dedicated."},
-			"host":       {Type: framework.TypeString, Description: "The cluster's host name, without scheme or port. Required for product=clustered."},
-			"port":       {Type: framework.TypeString, Description: "The cluster's port. Default: what influxctl takes, 443."},
-			"api_url":    {Type: framework.TypeString, Description: "Where the HTTP Management API is, which mints database tokens: an origin, like https://cluster.example.com. Default: InfluxData's console for product=dedicated, the host for product=clustered."},
+			"account_id": {Type: framework.TypeString, Description: "UUID of the account. Required for product=dedicated."},
+			"cluster_id": {Type: framework.TypeString, Description: "UUID of the cluster. Required for product=dedicated."},
+			"host":       {Type: framework.TypeString, Description: "Host name of the cluster, without scheme or port. Required for product=clustered. For product=dedicated it is optional, and returned with each credential."},
+			"port":       {Type: framework.TypeString, Description: "Port of the cluster. Default: the default of influxctl, 443."},
+			"api_url":    {Type: framework.TypeString, Description: "Origin of the HTTP Management API, which issues database tokens, for example https://cluster.example.com. Default: InfluxData's console for product=dedicated, the host for product=clustered."},
 			"mgmt_token": {
 				Type:         framework.TypeString,
-				Description:  "The root token: the management token that mints and revokes the others. Never returned. Must be given anew whenever the place it is sent to changes.",
+				Description:  "The root credential: the management token that issues and revokes the others. Never returned. Must be given again in a request that changes where it is sent.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Management token", Sensitive: true},
 			},
-			"mgmt_token_id": {Type: framework.TypeString, Description: "The root token's id, a UUID. Found by itself if exactly one live token of the cluster begins as mgmt_token does."},
-			"ca_cert":       {Type: framework.TypeString, Description: "Certificates, in PEM, that the cluster's own must chain to. Default: the system's."},
-			"client_cert":   {Type: framework.TypeString, Description: "A certificate, in PEM, to show to the cluster."},
+			"mgmt_token_id": {Type: framework.TypeString, Description: "ID of the root credential, a UUID. Default: found in the list of the cluster, if exactly one valid token begins like mgmt_token."},
+			"ca_cert":       {Type: framework.TypeString, Description: "CA certificates of the cluster, in PEM. Default: those of the operating system."},
+			"client_cert":   {Type: framework.TypeString, Description: "Client certificate for the cluster, in PEM."},
 			"client_key": {
 				Type:         framework.TypeString,
-				Description:  "The private key of client_cert, in PEM. Never returned.",
+				Description:  "Private key of client_cert, in PEM. Never returned.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
-			"insecure_tls":     {Type: framework.TypeBool, Description: "Accept any certificate of the cluster. Whoever can answer in its place gets the root token."},
-			"disable_tls":      {Type: framework.TypeBool, Description: "Speak plain text to the cluster; product=clustered only."},
-			"request_timeout":  {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "How long one request to the cluster may take: 1s to 40s."},
-			"max_parallel":     {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "How many requests to the cluster may run at a time: 1 to 64. The limit counts over all mounts of the plugin process."},
-			"rotation_period":  {Type: framework.TypeDurationSecond, Description: "How often the root token is rotated by itself, from 1h. 0, the default: only when asked to by config/rotate-root."},
-			"rotation_ttl":     {Type: framework.TypeDurationSecond, Description: "How long a new root token lives. Default: three rotation periods, 8760h where there is no period. 0: for ever."},
-			"rotation_overlap": {Type: framework.TypeDurationSecond, Description: "How long the old root token lives on after a rotation. Default: twice request_timeout."},
-			"expiry_warning":   {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before the root token's expiry it is rotated early or, where it cannot be rotated by itself, warned of."},
-			"verify":           {Type: framework.TypeBool, Default: true, Description: "List the cluster's tokens with the new settings first, and store nothing if that fails."},
-			"same_cluster":     {Type: framework.TypeBool, Description: "The new host, port or ids name the same cluster as before: the tokens in the ledger live on it."},
-			"force":            {Type: framework.TypeBool, Query: true, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. Nothing can revoke those from this mount afterwards; they live until they expire."},
+			"insecure_tls":               {Type: framework.TypeBool, Description: "Do not verify the certificate of the cluster. Anyone who can answer in its place receives the root credential. Default: false."},
+			"disable_tls":                {Type: framework.TypeBool, Description: "Use plain text; product=clustered only. Default: false."},
+			"request_timeout":            {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "Time limit of one request to the cluster, 1s to 40s. Default: 30s."},
+			"max_parallel":               {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "Number of requests to the cluster at the same time, 1 to 64. Default: 4."},
+			"rotation_period":            {Type: framework.TypeDurationSecond, Description: "Time between rotations of the root credential, at least 1h. Default: 0, no periodic rotation."},
+			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false, which rotates it after rotation_period, and before it expires if the engine issued it."},
+			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential. Default: three rotation periods, or 8760h without a period. 0: it never expires."},
+			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout."},
+			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or a warning is given if nothing rotates it. Default: 168h."},
+			"verify":                     {Type: framework.TypeBool, Default: true, Description: "List the tokens of the cluster with the new settings first, and store nothing if that fails. Default: true."},
+			"same_cluster":               {Type: framework.TypeBool, Description: "The new host, port or IDs are other names of the configured cluster. Default: false."},
+			"force":                      {Type: framework.TypeBool, Query: true, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. This mount cannot revoke those tokens afterwards; they stay valid until they expire. Default: false."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.CreateOperation: operation(b.configWrite, "configure", noContent),
-			logical.UpdateOperation: operation(b.configWrite, "configure", noContent),
+			logical.CreateOperation: operation(b.configWrite, "configure", okOrNoContent),
+			logical.UpdateOperation: operation(b.configWrite, "configure", okOrNoContent),
 			logical.ReadOperation: operation(b.configRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"product": {Type: framework.TypeString}, "account_id": {Type: framework.TypeString}, "cluster_id": {Type: framework.TypeString},
 				"host": {Type: framework.TypeString}, "port": {Type: framework.TypeString}, "api_url": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
 				"ca_cert": {Type: framework.TypeString}, "client_cert": {Type: framework.TypeString},
 				"insecure_tls": {Type: framework.TypeBool}, "disable_tls": {Type: framework.TypeBool},
-				"request_timeout": {Type: framework.TypeDurationSecond}, "max_parallel": {Type: framework.TypeInt},
-				"rotation_period": {Type: framework.TypeDurationSecond}, "rotation_ttl": {Type: framework.TypeDurationSecond},
-				"rotation_overlap": {Type: framework.TypeDurationSecond}, "expiry_warning": {Type: framework.TypeDurationSecond},
+				"request_timeout": {Type: framework.TypeInt}, "max_parallel": {Type: framework.TypeInt},
+				"rotation_period": {Type: framework.TypeInt}, "rotation_ttl": {Type: framework.TypeInt},
+				"rotation_overlap": {Type: framework.TypeInt}, "expiry_warning": {Type: framework.TypeInt},
+				"disable_automated_rotation": {Type: framework.TypeBool},
+				"last_vault_rotation":        {Type: framework.TypeString}, "next_vault_rotation": {Type: framework.TypeString},
 				"mount_tag": {Type: framework.TypeString},
 			})),
-			logical.DeleteOperation: operation(b.configDelete, "delete", noContent),
+			logical.DeleteOperation: operation(b.configDelete, "delete", okOrNoContent),
 		},
-		HelpSynopsis: "Configure the cluster that this mount mints tokens on, and the root token it mints them with.",
+		HelpSynopsis: "Configure the cluster of this mount and its root credential.",
 		HelpDescription: `
-One mount serves one cluster. Writing names only what is to change; the rest
-stays. Before anything is stored, the cluster's tokens are listed with the new
-settings (verify=false leaves that out), and a refusal stores nothing.
-
     vault write influxdb/config product=dedicated \
-        account_id=… cluster_id=… mgmt_token=@root-token
+        account_id=… cluster_id=… mgmt_token=@token
 
-The root token is stored seal-wrapped and never returned. It goes only to the
-place it was configured with: whoever changes product, host, port, api_url,
-ca_cert, insecure_tls or disable_tls must know the token and give it anew.
+One mount serves one cluster. A write changes the fields that it names and
+nothing else. Before anything is stored, the tokens of the cluster are listed
+with the new settings (unless verify=false). If that fails, nothing is stored.
 
-While the ledger holds tokens, the mount stays with its cluster: moving it, or
-deleting the config, needs force=true, or same_cluster=true if the cluster has
-only got another name. Reading works with the cluster out of reach.
+The root credential is stored seal-wrapped and never returned. It is sent only to
+the place that it was written for: a request that changes product, host, port,
+api_url, ca_cert, insecure_tls or disable_tls must contain mgmt_token again.
+
+While the ledger holds tokens of the cluster, moving to another cluster or
+deleting the config needs force=true. If the cluster only has a new name, use
+same_cluster=true. Reading works while the cluster is out of reach.
 `,
 	}
 }
@@ -97,42 +102,70 @@ func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *fra
 	return entry != nil, err
 }
 
+// A configChange is a write or a delete of the config.
+type configChange struct {
+	before *logical.StorageEntry // nil if there was no config
+	old    config
+	new    config
+	delete bool
+	force  bool
+}
+
+// replacesRoot reports whether the change replaces a root credential that the
+// engine issued itself, so that the ledger must revoke it.
+func (ch configChange) replacesRoot() bool {
+	return ch.old.RootAccessor != "" && (ch.delete || ch.new.Root != ch.old.Root)
+}
+
+// leavesCluster reports whether the mount cannot use the old cluster afterwards.
+func (ch configChange) leavesCluster() bool {
+	return ch.before != nil && (ch.delete || ch.new.Fingerprint != ch.old.Fingerprint)
+}
+
 func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	before, err := req.Storage.Get(ctx, configKey)
 	if err != nil {
 		return nil, err
 	}
-	old := defaultConfig
+	ch := configChange{before: before, old: defaultConfig, force: d.Get("force").(bool)}
 	if before != nil {
-		if old, err = configFrom(before); err != nil {
+		if ch.old, err = configFrom(before); err != nil {
 			return fail(err)
 		}
 	}
-	c := old.with(d)
-	if c.Root != old.Root {
-		c.RootSince = b.now()
+	ch.new = ch.old.with(d)
+	if ch.new.Root != ch.old.Root {
+		ch.new.RootSince, ch.new.RootAccessor = b.now(), ""
 	}
-	if err := b.permit(ctx, req.Storage, &c, old, d); err != nil {
+	if err := b.permit(ctx, req.Storage, &ch, d); err != nil {
 		return fail(err)
 	}
-	warnings := c.warnings()
+	warnings, retired := ch.new.warnings(), b.retiredRoots()
 	if d.Get("verify").(bool) {
-		found, err := b.verify(ctx, &c)
+		found, err := b.verify(ctx, &ch.new)
 		if err != nil {
 			return fail(fmt.Errorf("nothing was stored: %w", err))
 		}
 		warnings = append(warnings, found...)
 	}
-	if err := b.storeConfig(ctx, req.Storage, before, c); err != nil {
+	if ch.new.Root != ch.old.Root && retired[ch.new.RootID] {
+		return fail(conflict("%s is being revoked, because a rotation has replaced it: create a new credential as an administrator, outside of Vault", ch.new.rootField()))
+	}
+	found, err := b.changeConfig(ctx, req.Storage, ch)
+	if err != nil {
 		return fail(err)
 	}
-	b.root.look(time.Time{})
-	b.Logger().Info("config written", "product", c.Product, "cluster", c.Fingerprint, "root_token_id", c.RootID)
-	b.event(ctx, "config-write", "config", "cluster", c.Fingerprint)
+	b.Logger().Info("config written", "product", ch.new.Product, "cluster", ch.new.Fingerprint, "root_credential_id", ch.new.RootID)
+	b.event(ctx, "config-write", "config", "cluster", ch.new.Fingerprint)
+	return withWarnings(append(warnings, found...)), nil
+}
+
+// withWarnings returns an answer without data, or nil without warnings.
+func withWarnings(warnings []string) *logical.Response {
 	if len(warnings) == 0 {
-		return nil, nil
+		return nil
 	}
-	return &logical.Response{Warnings: warnings}, nil
+	return &logical.Response{Warnings: warnings}
 }
 
 // with returns the config with the fields that the request names changed.
@@ -148,12 +181,12 @@ func (c config) with(d *framework.FieldData) config {
 	if v, ok := d.GetOk("mgmt_token"); ok {
 		root := issuer.NewSecret(strings.TrimSpace(v.(string)))
 		if root != c.Root {
-			c.RootID, c.RootExpiresAt = "", time.Time{}
+			c.RootID, c.RootKnown, c.RootExpiresAt = "", false, time.Time{}
 		}
 		c.Root = root
 	}
 	if v, ok := d.GetOk("mgmt_token_id"); ok {
-		c.RootID, c.RootExpiresAt = strings.TrimSpace(v.(string)), time.Time{}
+		c.RootID, c.RootKnown, c.RootExpiresAt = strings.TrimSpace(v.(string)), false, time.Time{}
 	}
 	if v, ok := d.GetOk("client_key"); ok {
 		c.ClientKey = issuer.NewSecret(strings.TrimSpace(v.(string)))
@@ -174,94 +207,110 @@ func (c config) with(d *framework.FieldData) config {
 	return c
 }
 
-// permit judges the change from old to c without asking the cluster, and gives
-// c its fingerprint: the old one for as long as it is the same cluster.
-func (b *backend) permit(ctx context.Context, s logical.Storage, c *config, old config, d *framework.FieldData) error {
-	if err := c.validate(); err != nil {
+// permit checks a change without the cluster, and sets the new fingerprint: the
+// old one if the cluster stays the same.
+func (b *backend) permit(ctx context.Context, s logical.Storage, ch *configChange, d *framework.FieldData) error {
+	if err := ch.new.validate(); err != nil {
 		return badRequest("%v", err)
 	}
-	if _, given := d.GetOk("mgmt_token"); !given && c.place() != old.place() {
-		return badRequest("this changes where the root token is sent; give mgmt_token anew in the same request (a stored root token never goes to a new place)")
+	_, rootGiven := d.GetOk("mgmt_token")
+	if !rootGiven && ch.new.place() != ch.old.place() {
+		return badRequest("this changes where the root credential is sent: give %[1]s again in the same request. "+
+			"If no one knows it, because it was rotated, create a new management token as an administrator, outside of Vault, and give that as %[1]s", ch.new.rootField())
 	}
-	first := old.Fingerprint == ""
-	if !first && (c.fingerprint() == old.fingerprint() || d.Get("same_cluster").(bool)) {
-		return nil
+	if ch.old.RootAccessor != "" && !rootGiven && ch.new.RootID != ch.old.RootID {
+		return badRequest("mgmt_token_id cannot be changed: the engine issued the root credential and knows its ID")
 	}
-	c.Fingerprint = c.fingerprint()
-	if first || c.Fingerprint == old.Fingerprint || d.Get("force").(bool) {
-		return nil
-	}
-	return b.mustHoldNothing(ctx, s, "move to another cluster", "same_cluster=true if the cluster only has a new name, or ")
-}
-
-// mustHoldNothing refuses what would leave the ledger's tokens behind.
-func (b *backend) mustHoldNothing(ctx context.Context, s logical.Storage, what, or string) error {
-	empty, err := b.ledger.isEmpty(ctx, s)
-	if err != nil || empty {
+	if err := b.ledger.Load(ctx, s); err != nil {
 		return err
 	}
-	return badRequest("cannot %s: the ledger holds tokens that only the present config can revoke. "+
-		"Revoke them first (`vault lease revoke -prefix` on this mount's creds, then wait until status shows no tokens live, owed or pending), "+
-		"or give %sforce=true to leave them alive until they expire", what, or)
+	if ch.new.RootAccessor == "" && b.isLedgerToken(ch.new.RootID) {
+		return badRequest("%s: %v", ch.new.rootField(), errLeased)
+	}
+	ch.new.Fingerprint = ch.new.currentFingerprint()
+	sameNames := ch.new.Fingerprint == ch.old.currentFingerprint()
+	if ch.before != nil && (sameNames || d.Get("same_cluster").(bool)) {
+		ch.new.Fingerprint = ch.old.Fingerprint
+	}
+	return b.permitLeaving(*ch)
 }
 
-// verify lists the cluster's tokens with c, and learns what the list tells of
-// the root token.
-func (b *backend) verify(ctx context.Context, c *config) (warnings []string, err error) {
-	now, found := b.now(), []issuer.Info(nil)
-	err = b.issuerOf(*c, Management).List(ctx, func(info issuer.Info) error {
-		if c.isRoot(info, now) && len(found) < 2 {
-			found = append(found, info)
+// isLedgerToken reports whether the ledger has a record of a token with this ID
+// that a role issued.
+func (b *backend) isLedgerToken(id string) bool {
+	return id != "" && slices.ContainsFunc(b.ledger.All(), func(e ledger.Entry) bool { return e.TokenID == id && e.Role != rootRole })
+}
+
+// retiredRoots returns the IDs of the root credentials that the ledger holds. They
+// are read before a new root credential is verified: afterwards, one of them may
+// be revoked already and its record gone. The ledger must be loaded.
+func (b *backend) retiredRoots() map[string]bool {
+	ids := map[string]bool{}
+	for _, e := range b.ledger.All() {
+		if e.Role == rootRole {
+			ids[e.TokenID] = true
 		}
-		return nil
-	})
-	b.health.saw("list", err, now)
-	if err != nil {
-		return nil, upstream("list the cluster's tokens", err)
 	}
-	switch {
-	case len(found) == 1:
-		c.RootID, c.RootExpiresAt = found[0].ID, found[0].ExpiresAt
-		if c.RootExpiresAt.IsZero() {
-			warnings = append(warnings, "The root token never expires. Rotate it (`vault write -f` this mount's config/rotate-root) for one that does and that only Vault knows.")
+	return ids
+}
+
+// permitLeaving refuses a change after which the mount could not revoke the
+// tokens in the ledger. The ledger must be loaded.
+func (b *backend) permitLeaving(ch configChange) error {
+	if !ch.leavesCluster() || ch.force || !b.ledger.Holds(ch.old.Fingerprint) {
+		return nil
+	}
+	what, or := "delete the config", ""
+	if !ch.delete {
+		what, or = "move to another cluster", "same_cluster=true if it is the same cluster under a new name, or "
+	}
+	return conflict("cannot %s: the ledger holds tokens that only the present config can revoke. "+
+		"Revoke them first (`vault lease revoke -prefix` on this mount's creds, then wait until status shows ledger_loaded true and no tokens), "+
+		"or give %sforce=true to leave them valid until they expire", what, or)
+}
+
+// changeConfig stores a change, unless the config was changed since it was read.
+// Everything that must be true at the moment of the write is checked under the
+// lock that the write takes: a token that is issued at the same time stores its
+// record first and then reads the config under this lock.
+func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch configChange) (warnings []string, err error) {
+	retired := b.retired(ch.old, ch.old.RootAccessor, ch.old.Rotation.overlap(ch.old.Timeout))
+	if err := b.storeChange(ctx, s, ch, retired); err != nil {
+		return nil, err
+	}
+	b.root.checkNext(time.Time{})
+	if ch.replacesRoot() && ch.leavesCluster() {
+		if err := b.revokeItself(ctx, s, ch.old, retired); err != nil {
+			b.Logger().Warn("token not revoked", "role", rootRole, "accessor", retired.Accessor, "token_id", retired.TokenID, "error", err)
+			warnings = append(warnings, fmt.Sprintf("The previous root credential %s could not be revoked (%v). The mount cannot revoke it any more; revoke it as an administrator. It expires at %s.",
+				retired.TokenID, err, timestampOrNever(retired.ExpiresAt)))
 		}
-		if found[0].Dead(now) || !strings.HasPrefix(c.Root.Reveal(), found[0].Prefix) {
-			return nil, badRequest("mgmt_token_id is not the id of mgmt_token")
-		}
-	case c.RootID != "":
-		warnings = append(warnings, "The cluster lists no token with the id mgmt_token_id.")
-	default:
-		warnings = append(warnings, "Which of the cluster's tokens mgmt_token is could not be told; set mgmt_token_id, or its expiry stays unknown.")
 	}
 	return warnings, nil
 }
 
-// isRoot reports whether info is the root token: by its id if that is known,
-// else by how it begins.
-func (c config) isRoot(info issuer.Info, now time.Time) bool {
-	if c.RootID != "" {
-		return info.ID == c.RootID
-	}
-	return info.Prefix != "" && strings.HasPrefix(c.Root.Reveal(), info.Prefix) && !info.Dead(now)
-}
-
-// storeConfig replaces the stored config, unless another request has done so
-// since before was read.
-func (b *backend) storeConfig(ctx context.Context, s logical.Storage, before *logical.StorageEntry, c config) error {
-	entry, err := c.entry()
-	if err != nil {
-		return err
-	}
+func (b *backend) storeChange(ctx context.Context, s logical.Storage, ch configChange, retired ledger.Record) error {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
 	present, err := s.Get(ctx, configKey)
 	if err != nil {
 		return err
 	}
-	if (present == nil) != (before == nil) || present != nil && !bytes.Equal(present.Value, before.Value) {
-		return logical.CodedError(http.StatusConflict, "the config was changed by another request meanwhile; read it and try again")
+	if (present == nil) != (ch.before == nil) || present != nil && !bytes.Equal(present.Value, ch.before.Value) {
+		return conflict("the config was changed by another request meanwhile; read it and try again")
 	}
-	return s.Put(ctx, entry)
+	if err := b.permitLeaving(ch); err != nil {
+		return err
+	}
+	if ch.replacesRoot() {
+		if err := b.ledger.Put(ctx, s, retired); err != nil {
+			return err
+		}
+	}
+	if ch.delete {
+		return s.Delete(ctx, configKey)
+	}
+	return putConfig(ctx, s, ch.new)
 }
 
 func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -279,11 +328,9 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,
 		"rotation_period": int(c.Rotation.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
 		"rotation_overlap": int(c.Rotation.overlap(c.Timeout).Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
-		"mount_tag": string(b.tag),
+		"disable_automated_rotation": c.Rotation.Disabled, "mount_tag": string(b.tag),
 	}
-	if c.RootID != "" {
-		data["mgmt_token_expires_at"] = timestampOrNever(c.RootExpiresAt, "never")
-	}
+	c.describeRoot(data)
 	resp := &logical.Response{Data: data}
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
@@ -291,29 +338,37 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	return resp, nil
 }
 
-func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if !d.Get("force").(bool) {
-		if err := b.mustHoldNothing(ctx, req.Storage, "delete the config", ""); err != nil {
-			return fail(err)
-		}
+// describeRoot adds what is known about the root credential to an answer.
+func (c config) describeRoot(data map[string]any) {
+	data["mgmt_token_id"] = c.RootID
+	if c.RootID != "" {
+		data["mgmt_token_expires_at"] = c.rootExpiry()
 	}
-	b.configMu.Lock()
-	defer b.configMu.Unlock()
-	if err := req.Storage.Delete(ctx, configKey); err != nil {
+	if c.RootAccessor != "" {
+		data["last_vault_rotation"] = timestamp(c.RootSince)
+	}
+	if next := c.nextRotation(); !next.IsZero() {
+		data["next_vault_rotation"] = timestamp(next)
+	}
+}
+
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	before, err := req.Storage.Get(ctx, configKey)
+	if err != nil || before == nil {
 		return nil, err
+	}
+	ch := configChange{before: before, delete: true, force: d.Get("force").(bool)}
+	if ch.old, err = configFrom(before); err != nil && !ch.force {
+		return fail(err)
+	}
+	if err := b.ledger.Load(ctx, req.Storage); err != nil {
+		return nil, err
+	}
+	warnings, err := b.changeConfig(ctx, req.Storage, ch)
+	if err != nil {
+		return fail(err)
 	}
 	b.Logger().Info("config deleted")
 	b.event(ctx, "config-delete", "config")
-	return nil, nil
-}
-
-// timestamp is how every answer shows a time.
-func timestamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// timestampOrNever is for times that may not be set.
-func timestampOrNever(t time.Time, never string) string {
-	if t.IsZero() {
-		return never
-	}
-	return timestamp(t)
+	return withWarnings(warnings), nil
 }

@@ -12,19 +12,20 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 const (
-	// checkLifetime is how long the token that a check mints lives if nothing
-	// can revoke it.
-	checkLifetime = 10 * time.Minute
+	// checkTTL is the life of the token that a check issues, if nothing can revoke
+	// it.
+	checkTTL = 10 * time.Minute
 
-	// checkPatience is how long a check waits for a list to show what was done.
-	checkPatience = 20 * time.Second
+	// checkWait is how long a check waits for a list to show what was done.
+	checkWait = 20 * time.Second
 
-	// mostSkew is how far the clocks of Vault and cluster may be apart before a
-	// check warns. Tokens outlive their leases by margin, which must cover it.
-	mostSkew = 10 * time.Second
+	// maxSkew is the difference between the clocks of Vault and the cluster from
+	// which a check warns. The margin of a token's expiry must cover it.
+	maxSkew = 10 * time.Second
 )
 
 func (b *backend) pathConfigCheck() *framework.Path {
@@ -35,63 +36,64 @@ func (b *backend) pathConfigCheck() *framework.Path {
 	return &framework.Path{
 		Pattern:      "config/check",
 		DisplayAttrs: display("check", "configuration"),
-		Fields:       map[string]*framework.FieldSchema{"token_type": kindField},
+		Fields:       map[string]*framework.FieldSchema{"token_type": typeField},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: operation(b.configCheck, "check", answers(http.StatusOK, fields)),
 		},
-		HelpSynopsis: "Prove the set-up step by step, by minting a token that lives for minutes and revoking it.",
+		HelpSynopsis: "Prove the configuration step by step, by issuing a short-lived token and revoking it.",
 		HelpDescription: `
     vault write -f influxdb/config/check
     vault write influxdb/config/check token_type=database
 
-Whether a management token may mint others on a given cluster is documented
-nowhere. This finds out: it proves the vendor's program (database tokens need
-none), lists the cluster's
-tokens, mints one with a short expiry, finds it by its tag, revokes it, and sees
-it dead. It stops at the first step that fails, and says which it is and what
-to do. The token stands in the ledger like any other, so that a check that is
-cut short leaves nothing alive.
+Checks the vendor's program (database tokens need none), lists the tokens of the
+cluster, issues a token that expires in ten minutes, finds it by its tag, compares
+the clocks, revokes the token, and sees in the list that it is revoked. It stops
+at the first step that fails, and says which one it is and what to do.
+
+It is not documented whether a management token may issue others on every
+cluster. This check finds out. Its token is in the ledger like any other, so a
+check that is interrupted leaves no valid token behind.
 `,
 	}
 }
 
-// A check is one run through the steps.
+// A check is one run of the steps.
 type check struct {
 	*backend
-	storage logical.Storage
-	kind    string
-	config  config
-	record  record
-	began   time.Time // of the mint
-	resp    *logical.Response
+	storage   logical.Storage
+	tokenType string
+	config    config
+	record    ledger.Record
+	began     time.Time // of issuing the token
+	resp      *logical.Response
 }
 
-// A checkStep proves one thing. It returns what it saw.
+// A checkStep proves one thing and returns what it found.
 type checkStep struct {
 	name   string
 	prove  func(*check, context.Context) (string, error)
-	advice string // for when it fails
+	advice string // if it fails
 }
 
 var checkSteps = []checkStep{
 	{"program", (*check).program, "Register the plugin with -env=INFLUXCTL_PATH=… naming an executable influxctl of version 2.9.7 or later."},
-	{"list", (*check).list, "Check host, port, TLS settings and mgmt_token in config, and that Vault's host reaches the cluster."},
-	{"create", (*check).create, "If the root token is accepted for lists only, this cluster does not let a management token mint others: only an administrator's own login can, and this engine cannot be used with it."},
-	{"find", (*check).find, "The token was made, but the list does not show it by its description: an orphaned token could not be found again."},
-	{"clock", (*check).clock, "Set the clocks of Vault's hosts by NTP."},
-	{"revoke", (*check).revoke, "The token expires by itself in minutes. Until revocation works, leases do not end on time."},
-	{"dead", (*check).dead, "The revocation was accepted, but the list shows the token alive still: revocations take effect late on this cluster."},
+	{"list", (*check).list, "Check host, port, TLS settings and mgmt_token in config, and that the host of Vault reaches the cluster."},
+	{"create", (*check).create, "If the root credential can list tokens and not create them, this cluster does not let a management token issue others, and this engine cannot be used with it."},
+	{"find", (*check).find, "The token was created, but the list does not show its description. The engine could not find a token again after a lost answer."},
+	{"clock", (*check).clock, "Set the clocks of the hosts of Vault by NTP."},
+	{"revoke", (*check).revoke, "The token expires in ten minutes. Until revocation works, leases do not end in time."},
+	{"dead", (*check).dead, "The cluster accepted the revocation, but its list still shows the token as valid. Revocations take effect late on this cluster."},
 }
 
-// field names the step in the answer, so that a sorted table shows the steps in
-// their order.
+// field returns the name of the step in the answer. Sorted by name, the steps are
+// in their order.
 func (s checkStep) field(i int) string { return fmt.Sprintf("step_%d_%s", i+1, s.name) }
 
 // failure says which step failed, why, and what to do.
 func (s checkStep) failure(i int, passed []string, cause error) error {
-	before := "nothing had passed before"
+	before := "no step passed"
 	if len(passed) > 0 {
-		before = strings.Join(passed, ", ") + " passed"
+		before = "passed: " + strings.Join(passed, ", ")
 	}
 	return &upstreamError{
 		fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before),
@@ -100,15 +102,15 @@ func (s checkStep) failure(i int, passed []string, cause error) error {
 }
 
 func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	kind := d.Get("token_type").(string)
-	if err := checkKind(kind); err != nil {
+	tokenType := d.Get("token_type").(string)
+	if err := checkType(tokenType); err != nil {
 		return fail(err)
 	}
 	c, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return fail(err)
 	}
-	k := &check{backend: b, storage: req.Storage, kind: kind, config: c, resp: &logical.Response{Data: map[string]any{}}}
+	k := &check{backend: b, storage: req.Storage, tokenType: tokenType, config: c, resp: &logical.Response{Data: map[string]any{}}}
 	var passed []string
 	for i, step := range checkSteps {
 		saw, err := step.prove(k, ctx)
@@ -125,9 +127,9 @@ func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *fram
 }
 
 func (k *check) program(ctx context.Context) (string, error) {
-	driver, ok := k.drivers[k.kind].(issuer.ProgramDriver)
+	driver, ok := k.drivers[k.config.Product][k.tokenType].(issuer.ProgramDriver)
 	if !ok {
-		return "none is needed", nil
+		return "not needed", nil
 	}
 	p, err := driver.Program(ctx)
 	if err != nil {
@@ -140,36 +142,32 @@ func (k *check) program(ctx context.Context) (string, error) {
 }
 
 func (k *check) list(ctx context.Context) (string, error) {
-	n, alive := 0, 0
-	err := k.issuerOf(k.config, k.kind).List(ctx, func(info issuer.Info) error {
+	n, valid := 0, 0
+	err := k.issuerOf(k.config, k.tokenType).List(ctx, func(info issuer.Info) error {
 		n++
 		if !info.Dead(k.now()) {
-			alive++
+			valid++
 		}
 		return nil
 	})
-	k.health.saw("list", err, k.now())
-	return fmt.Sprintf("%d tokens, %d of them alive", n, alive), err
+	return fmt.Sprintf("%s, %d of them valid", plural(n, "token"), valid), err
 }
 
 func (k *check) create(ctx context.Context) (string, error) {
 	k.began = k.now()
-	recipe := role{Name: checkRole, Kind: k.kind} // of a database token without a database
-	t := terms{TTL: checkLifetime, Cap: checkLifetime, ExpiresAt: ceilSecond(k.began.Add(checkLifetime)).UTC()}
-	r := k.intent(k.config, order{role: recipe, terms: t, text: "config/check"}, k.began)
-	if err := k.ledger.open(ctx, k.storage, r, 0); err != nil {
+	token, r, err := k.issue(ctx, k.storage, k.config, order{
+		role: checkRole, tokenType: k.tokenType, text: "config/check", // a database token without databases
+		expiresAt: ceilSecond(k.began.Add(checkTTL)).UTC(),
+		hold: func(_ context.Context, _ issuer.Token, r *ledger.Record) error {
+			r.LeaseEnd = k.now().Add(checkTTL)
+			r.Deadline = r.LeaseEnd.Add(activeMargin)
+			return nil
+		},
+	})
+	if err != nil {
 		return "", err
 	}
-	defer k.ledger.close(r.Nonce)
-	token, err := k.issue(ctx, k.config, r, recipe)
-	k.health.saw("mint", err, k.now())
-	if err != nil {
-		return "", k.abandon(ctx, k.storage, r, err)
-	}
-	if k.record, err = k.hold(ctx, k.storage, r, token.ID, checkLifetime); err != nil {
-		r.TokenID = token.ID
-		return "", k.discard(ctx, k.storage, r, err)
-	}
+	k.record = r
 	return fmt.Sprintf("%s in %s", token.ID, k.now().Sub(k.began).Round(time.Millisecond)), nil
 }
 
@@ -177,36 +175,38 @@ func (k *check) create(ctx context.Context) (string, error) {
 func (k *check) find(ctx context.Context) (string, error) {
 	info, err := k.await(ctx, func(info issuer.Info) bool { return info.ID == k.record.TokenID })
 	if err == nil && !info.ExpiresAt.Equal(k.record.ExpiresAt) {
-		err = fmt.Errorf("the cluster says that the token expires at %s, asked was %s",
-			timestampOrNever(info.ExpiresAt, "never"), timestamp(k.record.ExpiresAt))
+		err = fmt.Errorf("the cluster says that the token expires at %s; requested was %s",
+			timestampOrNever(info.ExpiresAt), timestamp(k.record.ExpiresAt))
 	}
-	return "by its tag " + k.tag.tag(k.record.Nonce), err
+	return "by its tag " + k.tag.tag(k.record.Accessor), err
 }
 
-// clock compares the cluster's clock with ours. Far apart is a warning: leases
-// still end, at Vault's time.
+// clock compares the clocks of the cluster and of Vault. A difference is a warning
+// only: leases end by the clock of Vault.
 func (k *check) clock(ctx context.Context) (string, error) {
 	info, err := k.await(ctx, func(info issuer.Info) bool { return info.ID == k.record.TokenID })
 	if err != nil {
 		return "", err
 	}
 	if info.CreatedAt.IsZero() {
-		return "the cluster does not say when a token was made", nil
+		return "the cluster does not report when a token was created", nil
 	}
-	skew := max(k.began.Sub(info.CreatedAt), info.CreatedAt.Sub(k.record.LeaseEnd.Add(-checkLifetime)), 0)
-	if skew > mostSkew {
-		k.resp.AddWarning(fmt.Sprintf("The clocks of Vault and cluster are at least %s apart. Tokens outlive their leases by %s; set the clocks by NTP.", skew.Round(time.Second), margin))
+	skew := max(k.began.Sub(info.CreatedAt), info.CreatedAt.Sub(k.record.LeaseEnd.Add(-checkTTL)), 0)
+	if skew > maxSkew {
+		k.resp.AddWarning(fmt.Sprintf("The clocks of Vault and of the cluster differ by at least %s. Tokens expire only %s after their leases. Set the clocks by NTP.", skew.Round(time.Second), margin))
 	}
-	return fmt.Sprintf("at most %s apart", (skew + time.Second).Round(time.Second)), nil
+	return fmt.Sprintf("they differ by at most %s", (skew + time.Second).Round(time.Second)), nil
 }
 
+// revoke revokes the token. The record stays until dead has seen the result.
 func (k *check) revoke(ctx context.Context) (string, error) {
 	began := k.now()
-	err := k.kill(ctx, k.storage, k.record)[k.record.Nonce]
-	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), err
+	client := k.issuerOf(k.config, k.tokenType)
+	failed := k.revokeIDs(ctx, k.storage, client, k.config, map[string][]string{k.record.Accessor: {k.record.TokenID}})
+	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), failed[k.record.TokenID]
 }
 
-// dead waits until the list shows that the token is dead.
+// dead waits until the list shows the token as revoked, or not any more.
 func (k *check) dead(ctx context.Context) (string, error) {
 	_, err := k.await(ctx, func(info issuer.Info) bool {
 		return info.ID == k.record.TokenID && info.Dead(k.now())
@@ -214,39 +214,30 @@ func (k *check) dead(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "the list shows it dead", k.ledger.drop(ctx, k.storage, checkRole, k.record.Nonce)
+	return "the list shows the token as revoked", k.ledger.Drop(ctx, k.storage, checkRole, k.record.Accessor)
 }
 
-// await lists the cluster's tokens until one that bears the record's tag
-// satisfies found.
-func (k *check) await(ctx context.Context, found func(issuer.Info) bool) (hit issuer.Info, err error) {
-	ctx, cancel := context.WithTimeout(ctx, checkPatience)
-	defer cancel()
-	for wait := time.Second / 4; ; wait *= 2 {
-		err = k.issuerOf(k.config, k.kind).List(ctx, func(info issuer.Info) error {
-			if n, ok := k.tag.nonce(info.Description); ok && n == k.record.Nonce && found(info) {
+// await lists the tokens of the cluster until one with the tag of the record
+// satisfies wanted.
+func (k *check) await(ctx context.Context, wanted func(issuer.Info) bool) (hit issuer.Info, err error) {
+	timeout := retry(ctx, checkWait, func() bool {
+		err = k.issuerOf(k.config, k.tokenType).List(ctx, func(info issuer.Info) error {
+			if accessor, ok := k.tag.accessor(info.Description); ok && accessor == k.record.Accessor && wanted(info) {
 				hit = info
 			}
 			return nil
 		})
-		if err != nil {
-			return hit, err
-		}
-		if hit.ID != "" {
-			return hit, nil
-		}
-		select {
-		case <-ctx.Done():
-			return hit, errAbsent
-		case <-time.After(wait):
-		}
+		return err != nil || hit.ID != ""
+	})
+	if err == nil && timeout != nil {
+		err = errNotListed
 	}
+	return hit, err
 }
 
-// cleanUp kills what an unfinished check has minted, now or by the ledger.
+// cleanUp revokes the token of a check that failed, now or through the ledger.
 func (k *check) cleanUp(ctx context.Context) {
-	if k.record.TokenID == "" {
-		return
+	if k.record.TokenID != "" {
+		_ = k.discard(ctx, k.storage, k.config, k.record, errors.New("the check failed")) // which is reported already
 	}
-	_ = k.discard(ctx, k.storage, k.record, errors.New("the check failed"))
 }

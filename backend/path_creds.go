@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -17,26 +18,27 @@ func (b *backend) pathCreds() *framework.Path {
 		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true},
 		"cluster_id": {Type: framework.TypeString, Required: true}, "host": {Type: framework.TypeString, Required: true},
 		"port": {Type: framework.TypeString, Required: true}, "token_type": {Type: framework.TypeString, Required: true},
+		"accessor": {Type: framework.TypeString, Required: true},
 	})
 	return &framework.Path{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
 		DisplayAttrs: display("generate", "credentials"),
 		Fields: map[string]*framework.FieldSchema{
-			"role": {Type: framework.TypeString, Required: true, Description: "The role that says what the token is like."},
-			"ttl":  {Type: framework.TypeDurationSecond, Query: true, Description: "How long the lease shall last, if not as long as the role says; cut to the role's max_ttl (its ttl, where it has none)."},
+			"role": {Type: framework.TypeString, Required: true, Description: "Name of the role."},
+			"ttl":  {Type: framework.TypeDurationSecond, Query: true, Description: "Length of the lease. It is limited by the max_ttl of the role, or by its ttl if it has none. Default: the ttl of the role."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   operation(b.credsRead, "generate", credential),
 			logical.UpdateOperation: operation(b.credsRead, "generate", credential),
 		},
-		HelpSynopsis: "Mint a token under a lease.",
+		HelpSynopsis: "Issue a token under a lease.",
 		HelpDescription: `
     vault read influxdb/creds/automation
     vault read influxdb/creds/automation ttl=10m
 
-Every read mints a new token. It is revoked when the lease ends, is revoked, or
-when the Vault token that read it is; expires_at is the moment it dies at the
-latest. What was asked for and could not be granted is explained in a warning.
+Every read issues a new token. The token is revoked when its lease ends, when the
+lease is revoked, and when the Vault token that read it ends. It expires at
+expires_at in any case. A warning explains why a lease is shorter than requested.
 `,
 	}
 }
@@ -50,9 +52,21 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return fail(err)
 	}
+	resp, err := b.credential(ctx, req, r, requested)
+	if errors.Is(err, errConfigChanged) { // for example by a rotation of the root credential
+		resp, err = b.credential(ctx, req, r, requested)
+	}
+	if err != nil {
+		return fail(fmt.Errorf("issue a token for role %s: %w", r.Name, err))
+	}
+	return resp, nil
+}
+
+// credential issues a token of the role and returns the answer with its lease.
+func (b *backend) credential(ctx context.Context, req *logical.Request, r role, requested time.Duration) (*logical.Response, error) {
 	c, err := loadConfig(ctx, req.Storage)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	t, err := newTerms(r, requested, b.System().MaxLeaseTTL(), b.now())
 	if err != nil {
@@ -60,19 +74,22 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	}
 	text, err := descriptionData{r.Name, req.DisplayName, req.EntityID, req.MountPoint}.render(r.Description)
 	if err != nil {
-		return fail(badRequest("description of role %s: %v", r.Name, err))
+		return nil, badRequest("description of the role: %v", err)
 	}
-	m, err := b.mint(ctx, req.Storage, c, order{r, t, text, req.DisplayName, req.EntityID})
+	l, err := b.issueLeased(ctx, req.Storage, c, t, order{
+		role: r.Name, tokenType: r.TokenType, read: r.Read, write: r.Write, maxActive: r.MaxActive,
+		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID,
+	})
 	if err != nil {
-		return fail(fmt.Errorf("mint for role %s: %w", r.Name, err))
+		return nil, err
 	}
 	resp := b.Secret(secretType).Response(map[string]any{
-		"token": m.token.Secret.Reveal(), "token_id": m.token.ID,
-		"description": m.record.Description, "expires_at": timestamp(t.ExpiresAt),
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port, "token_type": r.Kind,
-	}, lease{r.Name, m.record.Nonce}.internalData())
-	resp.Secret.TTL, resp.Secret.MaxTTL = m.ttl, m.maxTTL
-	resp.Secret.Renewable = t.renewable() && m.ttl < m.maxTTL
-	resp.Warnings = t.warnings(r, requested, m.ttl)
+		"token": l.token.Secret.Reveal(), "token_id": l.token.ID, "accessor": l.record.Accessor,
+		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.TokenType,
+		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port,
+	}, lease{r.Name, l.record.Accessor}.internalData())
+	resp.Secret.TTL, resp.Secret.MaxTTL = l.ttl, l.maxTTL
+	resp.Secret.Renewable = t.renewable() && l.ttl < l.maxTTL
+	resp.Warnings = t.warnings(r, requested, l.ttl)
 	return resp, nil
 }

@@ -19,7 +19,7 @@ func (b *backend) pathRoles() *framework.Path {
 			})),
 		},
 		HelpSynopsis:    "List the roles.",
-		HelpDescription: "A role is a named recipe for tokens. See roles/:name.",
+		HelpDescription: "A role describes the tokens that callers may request. See roles/:name.",
 	}
 }
 
@@ -29,46 +29,45 @@ func (b *backend) pathRole() *framework.Path {
 		DisplayAttrs:   display("", "role"),
 		ExistenceCheck: b.roleExists,
 		Fields: map[string]*framework.FieldSchema{
-			"name":        {Type: framework.TypeString, Required: true, Description: "The role's name: letters, digits, - . and _, at most 128."},
-			"ttl":         {Type: framework.TypeDurationSecond, Default: int(defaultTTL.Seconds()), Description: "How long a lease lasts, and the most that a renewal grants."},
-			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "How long a lease can last with all its renewals, and so how far away the token's own expiry lies. 0, the default: same as ttl, so that leases are not renewable."},
-			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "A template for the tokens' description, over .RoleName, .DisplayName, .EntityID and .MountPoint; if, truncate, uppercase and a few more functions, no loops. The engine puts its tag before it and cuts it to what the tag leaves of 100 characters."},
+			"name":        {Type: framework.TypeString, Required: true, Description: "Name of the role: letters, digits, - . and _, at most 128 characters."},
+			"ttl":         {Type: framework.TypeDurationSecond, Default: int(defaultTTL.Seconds()), Description: "Length of a lease, and of a renewal. Default: 1h."},
+			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "Length of a lease with all its renewals. It decides the expiry of the token. Default: 0, the same as ttl, so that leases are not renewable."},
+			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "Template for the description of the tokens, with the fields .RoleName, .DisplayName, .EntityID and .MountPoint, if, and a few functions. The engine puts its tag in front and cuts the result to 100 characters. Default: role and display name."},
 			"token_type": {
 				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
-				Description: "What kind of token: `management`, with full administrative power, or `database`, which reads and writes data.",
+				Description: "Type of the tokens: `management`, with full administrative rights, or `database`, which reads and writes data. Default: management.",
 			},
-			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "The databases that a database token may read, comma-separated; * for all."},
-			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "The databases that a database token may write, comma-separated; * for all."},
-			"max_active":      {Type: framework.TypeInt, Description: "How many tokens of the role may exist at a time. 0, the default: no limit."},
+			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
+			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
+			"max_active":      {Type: framework.TypeInt, Description: "Number of tokens of the role that may exist at the same time. Default: 0, no limit."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.CreateOperation: operation(b.roleWrite, "write", noContent),
-			logical.UpdateOperation: operation(b.roleWrite, "write", noContent),
+			logical.CreateOperation: operation(b.roleWrite, "write", okOrNoContent),
+			logical.UpdateOperation: operation(b.roleWrite, "write", okOrNoContent),
 			logical.ReadOperation: operation(b.roleRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
-				"ttl": {Type: framework.TypeDurationSecond}, "max_ttl": {Type: framework.TypeDurationSecond},
+				"ttl": {Type: framework.TypeInt}, "max_ttl": {Type: framework.TypeInt},
 				"description": {Type: framework.TypeString}, "max_active": {Type: framework.TypeInt},
-				"effective_ttl": {Type: framework.TypeDurationSecond}, "effective_ttl_limit": {Type: framework.TypeString},
-				"effective_max_ttl": {Type: framework.TypeDurationSecond}, "effective_max_ttl_limit": {Type: framework.TypeString},
+				"effective_ttl": {Type: framework.TypeInt}, "effective_ttl_limit": {Type: framework.TypeString},
+				"effective_max_ttl": {Type: framework.TypeInt}, "effective_max_ttl_limit": {Type: framework.TypeString},
 				"renewable": {Type: framework.TypeBool}, "token_type": {Type: framework.TypeString},
 				"read_databases": {Type: framework.TypeStringSlice}, "write_databases": {Type: framework.TypeStringSlice},
 			})),
 			logical.DeleteOperation: operation(b.roleDelete, "delete", noContent),
 		},
-		HelpSynopsis: "Describe a kind of token that callers may ask for.",
+		HelpSynopsis: "Describe tokens that callers may request.",
 		HelpDescription: `
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault write influxdb/roles/telegraf token_type=database write_databases=metrics max_ttl=24h
 
-A token can never be extended, so its own expiry is set at its birth to the last
-moment its lease can have, max_ttl away, and a little more. A lease is renewed
-within that. max_ttl=0 means the same as ttl: no renewal, and the token dies
-with its only lease.
+The expiry of a token cannot be changed after it was issued. So it is set to the
+last moment that the lease can have, after max_ttl, plus 30 seconds. Within that
+time the lease can be renewed. max_ttl=0 means the same as ttl: no renewals.
 
-Reading shows what a credential would get now (effective_ttl,
-effective_max_ttl, renewable) and which limit decided: the role's, or the
-mount's maximum lease TTL.
+Reading a role shows what a credential would get now (effective_ttl,
+effective_max_ttl, renewable) and which limit decided: that of the role, or the
+maximum lease TTL of the mount.
 
-Deleting a role leaves its leases alive; they can be revoked, not renewed.
+Deleting a role does not end its leases. They can be revoked, but not renewed.
 `,
 	}
 }
@@ -87,33 +86,37 @@ func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *frame
 }
 
 func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.rolesMu.Lock()
-	defer b.rolesMu.Unlock()
-	name := d.Get("name").(string)
-	r, ok, err := findRole(ctx, req.Storage, name)
+	r, err := b.storeRole(ctx, req.Storage, d)
 	if err != nil {
 		return fail(err)
 	}
+	b.Logger().Info("role written", "role", r.Name, "ttl", shortDuration(r.TTL), "max_ttl", shortDuration(r.MaxTTL))
+	b.event(ctx, "role-write", "roles/"+r.Name, "role", r.Name)
+	return withWarnings(r.warnings(b.System().MaxLeaseTTL())), nil
+}
+
+// storeRole reads a role, changes the fields that the request names, and stores
+// the result.
+func (b *backend) storeRole(ctx context.Context, s logical.Storage, d *framework.FieldData) (role, error) {
+	b.rolesMu.Lock()
+	defer b.rolesMu.Unlock()
+	name := d.Get("name").(string)
+	r, ok, err := findRole(ctx, s, name)
+	if err != nil {
+		return r, err
+	}
 	if !ok {
-		r = role{Name: name, Kind: Management, TTL: defaultTTL, Description: defaultDescription}
+		r = role{Name: name, TokenType: Management, TTL: defaultTTL, Description: defaultDescription}
 	}
 	r = r.with(d)
 	if err := r.validate(); err != nil {
-		return fail(badRequest("%v", err))
+		return r, badRequest("%v", err)
 	}
 	entry, err := r.entry()
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if err := req.Storage.Put(ctx, entry); err != nil {
-		return nil, err
-	}
-	b.Logger().Info("role written", "role", r.Name, "ttl", human(r.TTL), "max_ttl", human(r.MaxTTL))
-	b.event(ctx, "role-write", "roles/"+r.Name, "role", r.Name)
-	if warnings := r.warnings(b.System().MaxLeaseTTL()); len(warnings) > 0 {
-		return &logical.Response{Warnings: warnings}, nil
-	}
-	return nil, nil
+	return r, s.Put(ctx, entry)
 }
 
 // with returns the role with the fields that the request names changed.
@@ -131,7 +134,7 @@ func (r role) with(d *framework.FieldData) role {
 		r.MaxActive = v.(int)
 	}
 	if v, ok := d.GetOk("token_type"); ok {
-		r.Kind = v.(string)
+		r.TokenType = v.(string)
 	}
 	if v, ok := d.GetOk("read_databases"); ok {
 		r.Read = v.([]string)
@@ -152,14 +155,14 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	}
 	data := map[string]any{
 		"ttl": int(r.TTL.Seconds()), "max_ttl": int(r.MaxTTL.Seconds()),
-		"description": r.Description, "max_active": r.MaxActive, "token_type": r.Kind,
+		"description": r.Description, "max_active": r.MaxActive, "token_type": r.TokenType,
 	}
-	if r.Kind == Database {
+	if r.TokenType == Database {
 		data["read_databases"], data["write_databases"] = r.Read, r.Write
 	}
 	now, err := newTerms(r, 0, b.System().MaxLeaseTTL(), b.now())
 	if err != nil {
-		return &logical.Response{Data: data, Warnings: []string{"What a credential would get now is not shown: " + err.Error()}}, nil
+		return &logical.Response{Data: data, Warnings: []string{"The effective TTLs cannot be shown: " + err.Error()}}, nil
 	}
 	data["effective_ttl"], data["effective_ttl_limit"] = int(now.TTL.Seconds()), now.TTLLimit
 	data["effective_max_ttl"], data["effective_max_ttl_limit"] = int(now.Cap.Seconds()), now.CapLimit
@@ -168,13 +171,17 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 }
 
 func (b *backend) roleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.rolesMu.Lock()
-	defer b.rolesMu.Unlock()
 	name := d.Get("name").(string)
-	if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
+	if err := b.deleteRole(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
 	b.Logger().Info("role deleted", "role", name)
 	b.event(ctx, "role-delete", "roles/"+name, "role", name)
 	return nil, nil
+}
+
+func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) error {
+	b.rolesMu.Lock()
+	defer b.rolesMu.Unlock()
+	return s.Delete(ctx, rolePrefix+name)
 }

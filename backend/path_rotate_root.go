@@ -11,89 +11,119 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// proofTime is how long a request waits for the cluster to accept the new root
-// token, before it leaves that to the worker.
-const proofTime = 20 * time.Second
+// proofWait is how long a request waits for the cluster to accept the new root
+// credential, before it leaves the rest to the worker.
+const proofWait = 20 * time.Second
 
 func (b *backend) pathRotateRoot() *framework.Path {
 	return &framework.Path{
 		Pattern:      "config/rotate-root",
-		DisplayAttrs: display("rotate", "root-token"),
+		DisplayAttrs: display("rotate", "root-credential"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: operation(b.rotateRoot, "rotate", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"state":         {Type: framework.TypeString, Required: true},
 				"mgmt_token_id": {Type: framework.TypeString, Required: true}, "mgmt_token_expires_at": {Type: framework.TypeString, Required: true},
 				"previous_mgmt_token_id": {Type: framework.TypeString, Required: true}, "previous_revoked_after": {Type: framework.TypeString},
+				"next_vault_rotation": {Type: framework.TypeString},
 			})),
 		},
-		HelpSynopsis: "Replace the root token by a new one that only Vault knows.",
+		HelpSynopsis: "Replace the root credential by a new one that only Vault knows.",
 		HelpDescription: `
     vault write -f influxdb/config/rotate-root
 
-Mints a new root token with the present one (it lives for rotation_ttl), proves
-that the cluster accepts it, stores it, and revokes the old one with it once
-rotation_overlap is over. A crash at any moment leaves a root token that works.
+Issues a new root credential with the present one, proves that the cluster
+accepts it, stores it in config, and revokes the old one after rotation_overlap.
+The new one expires after rotation_ttl and is rotated again before it expires,
+unless disable_automated_rotation is set. A crash at any moment leaves a root
+credential that works.
 
-A fresh token may need minutes until the cluster accepts it. The answer then
-says state=proving, the old root token stays in use, and the rotation is
-finished by itself; status tells how it goes.
+Everything else that uses the old root credential stops working: give other
+programs credentials of their own first.
 
-Which token of the cluster the root token is must be known, to revoke it: see
-mgmt_token_id of config. Set rotation_period there to have this done
-unattended.
+A new token may need minutes until the cluster accepts it. The answer then says
+state=proving, the old root credential stays in use, and the rotation continues
+by itself. See status.
+
+The old root credential can be revoked only if its ID is known. See mgmt_token_id
+of config.
 `,
 	}
 }
 
 func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if !b.root.working.TryLock() {
-		return fail(logical.CodedError(http.StatusConflict, errRotating.Error()))
+	if !b.root.rotating.TryLock() {
+		return fail(conflict("%v", errRotating))
 	}
-	defer b.root.working.Unlock()
+	defer b.root.rotating.Unlock()
 	c, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return fail(err)
 	}
-	r, under, err := findRotation(ctx, req.Storage)
-	if err == nil && !under {
-		r, err = b.startRotation(ctx, req.Storage, c)
-	}
-	if err == nil {
-		err = b.finishSoon(ctx, req.Storage, r)
-	}
+	r, err := b.rotateNow(ctx, req.Storage, c)
 	b.noteRotation(ctx, err)
 	resp := &logical.Response{Data: map[string]any{
-		"state": "rotated", "mgmt_token_id": r.TokenID, "mgmt_token_expires_at": timestampOrNever(r.ExpiresAt, "never"),
-		"previous_mgmt_token_id": r.OldID,
+		"state": "rotated", "mgmt_token_id": r.TokenID, "mgmt_token_expires_at": timestampOrNever(r.ExpiresAt),
+		"previous_mgmt_token_id": r.From.RootID,
 	}}
 	switch {
 	case err == nil:
 		resp.Data["previous_revoked_after"] = timestamp(b.now().Add(c.Rotation.overlap(c.Timeout)))
+		b.explainExpiry(ctx, req.Storage, r, resp)
 		return resp, nil
-	case errors.Is(err, errUnproven) && !errors.Is(err, errGivenUp):
+	case errors.Is(err, errNotProved) && !errors.Is(err, errCancelled):
 		resp.Data["state"] = "proving"
-		resp.AddWarning(fmt.Sprintf("The cluster does not accept the new root token yet. The old one stays in use until it does; this goes on by itself for up to %s, see status.", human(rotationPatience)))
+		resp.AddWarning(fmt.Sprintf("The cluster does not accept the new root credential yet. The old one stays in use until it does. The engine keeps trying for up to %s; see status.", shortDuration(proofTime)))
 		return resp, nil
 	case errors.Is(err, errNoRootID):
 		return fail(badRequest("%v", err))
 	}
-	return fail(fmt.Errorf("the root token was not rotated: %w", err))
+	return fail(fmt.Errorf("the root credential was not rotated: %w", err))
 }
 
-// finishSoon finishes a rotation, looking again for a while whether the cluster
-// accepts the new root token.
-func (b *backend) finishSoon(ctx context.Context, s logical.Storage, r rotation) error {
-	patience, cancel := context.WithTimeout(ctx, proofTime)
-	defer cancel()
-	for wait := time.Second / 4; ; wait *= 2 {
-		err := b.finishRotation(ctx, s, r)
-		if !errors.Is(err, errUnproven) || errors.Is(err, errGivenUp) {
-			return err
+// rotateNow continues the rotation that is under way, or starts one.
+func (b *backend) rotateNow(ctx context.Context, s logical.Storage, c config) (rotation, error) {
+	r, underWay, err := findRotation(ctx, s)
+	if underWay {
+		err = b.continueSoon(ctx, s, r)
+		if !errors.Is(err, errCancelled) {
+			return r, err
 		}
-		select {
-		case <-patience.Done():
-			return err
-		case <-time.After(wait):
-		}
+		c, err = loadConfig(ctx, s) // and start another one, as the caller asks
+	}
+	if err == nil {
+		r, err = b.startRotation(ctx, s, c)
+	}
+	if err == nil {
+		err = b.continueSoon(ctx, s, r)
+	}
+	return r, err
+}
+
+// continueSoon continues a rotation, and waits a while for the cluster to accept
+// the new root credential.
+func (b *backend) continueSoon(ctx context.Context, s logical.Storage, r rotation) (err error) {
+	_ = retry(ctx, proofWait, func() bool { // err says more than the end of the wait
+		err = b.continueRotation(ctx, s, r)
+		return !errors.Is(err, errNotProved) || errors.Is(err, errCancelled)
+	})
+	return err
+}
+
+// explainExpiry says when the new root credential expires and what happens then.
+func (b *backend) explainExpiry(ctx context.Context, s logical.Storage, r rotation, resp *logical.Response) {
+	c, err := loadConfig(ctx, s)
+	if err != nil || r.ExpiresAt.IsZero() {
+		return
+	}
+	next := c.nextRotation()
+	if !next.IsZero() {
+		resp.Data["next_vault_rotation"] = timestamp(next)
+	}
+	switch {
+	case !r.From.RootExpiresAt.IsZero() || c.Rotation.Period > 0 && !c.Rotation.Disabled:
+	case next.IsZero():
+		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s, and nothing rotates it, because disable_automated_rotation is set. Rotate it before then, or the mount stops working.", timestamp(r.ExpiresAt)))
+	default:
+		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s; the engine rotates it at %s. Set rotation_period in config to choose when.", timestamp(r.ExpiresAt), timestamp(next)))
 	}
 }

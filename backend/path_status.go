@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 func (b *backend) pathStatus() *framework.Path {
@@ -22,23 +22,30 @@ func (b *backend) pathStatus() *framework.Path {
 				"version": {Type: framework.TypeString}, "mount_tag": {Type: framework.TypeString},
 				"configured": {Type: framework.TypeBool, Required: true}, "cluster": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
-				"mgmt_token_since": {Type: framework.TypeString}, "mgmt_token_rotates_at": {Type: framework.TypeString},
+				"mgmt_token_since": {Type: framework.TypeString}, "last_vault_rotation": {Type: framework.TypeString}, "next_vault_rotation": {Type: framework.TypeString},
 				"rotation_to": {Type: framework.TypeString}, "rotation_since": {Type: framework.TypeString},
 				"rotation_last_failure": {Type: framework.TypeString}, "rotation_failed_at": {Type: framework.TypeString}, "rotation_next_try_at": {Type: framework.TypeString},
 				"cli_path": {Type: framework.TypeString}, "cli_version": {Type: framework.TypeString},
 				"cli_sha256": {Type: framework.TypeString}, "cli_error": {Type: framework.TypeString},
 				"last_success_at": {Type: framework.TypeString}, "last_failure_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
-				"tokens_pending": {Type: framework.TypeInt, Required: true}, "tokens_live": {Type: framework.TypeInt, Required: true}, "tokens_owed": {Type: framework.TypeInt, Required: true},
-				"owed":       {Type: framework.TypeStringSlice},
-				"oldest_due": {Type: framework.TypeString}, "ledger_loaded": {Type: framework.TypeBool, Required: true}, "ledger_error": {Type: framework.TypeString},
+				"ledger_loaded": {Type: framework.TypeBool, Required: true}, "ledger_error": {Type: framework.TypeString},
+				"tokens_issuing": {Type: framework.TypeInt}, "tokens_active": {Type: framework.TypeInt}, "tokens_revoking": {Type: framework.TypeInt},
+				"tokens_on_other_clusters": {Type: framework.TypeInt},
+				"revoking":                 {Type: framework.TypeStringSlice}, "next_deadline": {Type: framework.TypeString},
 			})),
 		},
-		HelpSynopsis: "Tell how the mount is doing, without asking the cluster.",
+		HelpSynopsis: "Show the health of the mount, without asking the cluster.",
 		HelpDescription: `
-Shows the vendor's program and its version, how the cluster answered last (since
-the plugin started), and the ledger: tokens_pending are mints whose outcome is
-not known, tokens_live are held by a lease, tokens_owed must die and could not
-be revoked yet. The counts are complete once ledger_loaded is true.
+Shows the vendor's program and its version, how the cluster answered most recently
+(since the plugin started), the root credential, and the ledger:
+
+  ledger_loaded    the following counts are complete; they are absent otherwise
+  tokens_issuing   tokens whose creation is not confirmed
+  tokens_active    tokens that a lease holds
+  tokens_revoking  tokens that must be revoked and have not been revoked yet
+
+tokens_on_other_clusters counts those of them that were issued on a cluster that
+config does not name any more.
 `,
 	}
 }
@@ -58,76 +65,104 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 			return fail(err)
 		}
 	}
-	b.describeLedger(ctx, req.Storage, data)
+	b.describeLedger(ctx, req.Storage, c, resp)
 	b.health.describe(data)
 	b.describeProgram(ctx, resp)
 	return resp, nil
 }
 
-// describeRoot adds what is known of the root token, and how its rotation goes.
+// describeRoot adds what is known about the root credential and its rotation.
 func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config, resp *logical.Response) error {
 	data := resp.Data
-	data["cluster"], data["mgmt_token_id"] = c.Fingerprint, c.RootID
-	if c.RootID != "" {
-		data["mgmt_token_expires_at"] = timestampOrNever(c.RootExpiresAt, "never")
+	data["cluster"] = c.Fingerprint
+	c.describeRoot(data)
+	if !c.RootSince.IsZero() {
+		data["mgmt_token_since"] = timestamp(c.RootSince)
 	}
-	for field, moment := range map[string]time.Time{
-		"mgmt_token_since": c.RootSince, "mgmt_token_rotates_at": c.rotatesAt(),
-	} {
-		if !moment.IsZero() {
-			data[field] = timestamp(moment)
-		}
-	}
-	r, under, err := findRotation(ctx, s)
-	if under {
+	r, underWay, err := findRotation(ctx, s)
+	if underWay {
 		data["rotation_to"], data["rotation_since"] = r.TokenID, timestamp(r.StartedAt)
 	}
-	b.root.describe(data)
+	b.root.describe(data, underWay || !c.nextRotation().IsZero())
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
 	}
 	return err
 }
 
-// mostOwed bounds the debts that status tells the reasons of.
-const mostOwed = 10
+const (
+	// maxRevoking is the number of tokens that status lists with their failure.
+	maxRevoking = 10
 
-// describeLedger adds what the ledger holds, and what is owed and why.
-func (b *backend) describeLedger(ctx context.Context, s logical.Storage, data map[string]any) {
-	now := b.ledger.state()
-	data["tokens_pending"], data["tokens_live"], data["tokens_owed"] = now.states[pending], now.states[live], now.states[owed]
-	data["ledger_loaded"] = now.loaded
-	if !now.oldestDue.IsZero() {
-		data["oldest_due"] = timestamp(now.oldestDue)
-	}
-	switch {
-	case now.newer != nil:
-		data["ledger_error"] = now.newer.Error()
-	case now.damaged > 0:
-		data["ledger_error"] = fmt.Sprintf("%d records are damaged and left alone", now.damaged)
-	}
-	if now.states[owed] == 0 {
+	// statusLoadTime is how long status waits for the ledger to be loaded.
+	statusLoadTime = time.Second
+)
+
+// describeLedger adds the counts of the ledger, if they are known.
+func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, resp *logical.Response) {
+	data := resp.Data
+	loading, cancel := context.WithTimeout(ctx, statusLoadTime)
+	err := b.ledger.TryLoad(loading, s)
+	cancel()
+	summary, loaded := b.ledger.Summary()
+	data["ledger_loaded"] = loaded
+	if !loaded {
+		resp.AddWarning("The ledger is not loaded yet, so the tokens cannot be counted. Read status again in a minute.")
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			data["ledger_error"] = err.Error()
+		}
 		return
 	}
-	debts := []string{}
-	for _, e := range b.ledger.everything() {
-		if e.state != owed || len(debts) == mostOwed {
+	states, elsewhere := map[ledger.State]int{}, 0
+	for _, count := range summary.Counts {
+		states[count.State] += count.N
+		if count.Fingerprint != c.Fingerprint {
+			elsewhere += count.N
+		}
+	}
+	data["tokens_issuing"], data["tokens_active"], data["tokens_revoking"] = states[ledger.Issuing], states[ledger.Active], states[ledger.Revoking]
+	if elsewhere > 0 {
+		data["tokens_on_other_clusters"] = elsewhere
+		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired.", plural(elsewhere, "token")))
+	}
+	if !summary.NextDeadline.IsZero() {
+		data["next_deadline"] = timestamp(summary.NextDeadline)
+	}
+	switch {
+	case summary.Newer != nil:
+		data["ledger_error"] = summary.Newer.Error()
+	case summary.Damaged > 0:
+		data["ledger_error"] = plural(summary.Damaged, "record") + " in the ledger cannot be read and are not changed"
+	}
+	if states[ledger.Revoking] > 0 {
+		data["revoking"] = b.describeRevoking(ctx, s)
+	}
+}
+
+// describeRevoking describes tokens that could not be revoked yet.
+func (b *backend) describeRevoking(ctx context.Context, s logical.Storage) []string {
+	lines := []string{}
+	for _, e := range b.ledger.All() {
+		if len(lines) == maxRevoking {
+			break
+		}
+		if e.State != ledger.Revoking {
 			continue
 		}
-		r, err := b.ledger.get(ctx, s, e.role, e.nonce)
+		r, err := b.ledger.Get(ctx, s, e.Role, e.Accessor)
 		if err != nil {
 			continue
 		}
-		debts = append(debts, fmt.Sprintf("%s: token %s of role %s, expires %s, %d attempts: %s",
-			r.Nonce, r.TokenID, r.Role, timestampOrNever(r.ExpiresAt, "never"), r.Attempts, r.LastFailure))
+		lines = append(lines, fmt.Sprintf("%s: token %s of role %s, expires %s, %s: %s",
+			r.Accessor, r.TokenID, r.Role, timestampOrNever(r.ExpiresAt), plural(r.Attempts, "attempt"), r.LastFailure))
 	}
-	data["owed"] = debts
+	return lines
 }
 
-// describeProgram adds what is known of the vendor's program.
+// describeProgram adds what is known about the vendor's program.
 func (b *backend) describeProgram(ctx context.Context, resp *logical.Response) {
-	driver, ok := b.drivers[Management].(issuer.ProgramDriver)
-	if !ok {
+	driver := b.programDriver()
+	if driver == nil {
 		return
 	}
 	program, err := driver.Program(ctx)

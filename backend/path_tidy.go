@@ -10,19 +10,20 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
-// mostExamples bounds the ids that tidy names of each kind.
-const mostExamples = 100
+// maxExamples is the number of tokens that tidy names in each group.
+const maxExamples = 100
 
 func (b *backend) pathTidy() *framework.Path {
 	return &framework.Path{
 		Pattern:      "tidy",
 		DisplayAttrs: display("tidy", ""),
 		Fields: map[string]*framework.FieldSchema{
-			"token_type":     kindField,
-			"dry_run":        {Type: framework.TypeBool, Default: true, Description: "Only tell what would be done."},
-			"revoke_unknown": {Type: framework.TypeString, Description: "Also revoke live tokens that bear this mount's tag and stand in no record. Must be the mount's tag itself, as status shows it: the tokens of a Vault restored from this one's backup bear the same."},
+			"token_type":     typeField,
+			"dry_run":        {Type: framework.TypeBool, Default: true, Description: "Report only; change nothing. Default: true."},
+			"revoke_unknown": {Type: framework.TypeString, Description: "Also revoke valid tokens that have the tag of this mount and no record. The value must be the tag of the mount, as status shows it: a Vault that was restored from a backup of this one uses the same tag."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: operation(b.tidy, "tidy", answers(http.StatusOK, map[string]*framework.FieldSchema{
@@ -34,51 +35,56 @@ func (b *backend) pathTidy() *framework.Path {
 				"revoked": {Type: framework.TypeInt, Required: true}, "forgotten": {Type: framework.TypeInt, Required: true},
 			})),
 		},
-		HelpSynopsis: "Compare the ledger with the cluster's list, and mend the differences.",
+		HelpSynopsis: "Compare the ledger with the tokens of the cluster, and resolve the differences.",
 		HelpDescription: `
     vault write -f influxdb/tidy
     vault write influxdb/tidy dry_run=false
     vault write influxdb/tidy dry_run=false revoke_unknown=<mount tag>
 
-Looks at one kind of token, the management tokens unless token_type=database
-says otherwise. Tells of three differences: unknown, live tokens that bear this mount's tag and
-stand in no record; dead, tokens in the ledger that the cluster lists as revoked
-or expired; not_listed, tokens in the ledger that the cluster does not list,
-which proves nothing, for a list may lag.
+Compares tokens of one type: management, unless token_type=database is given.
+The answer counts and names
 
-With dry_run=false the records of dead tokens are forgotten. Unknown tokens are
-revoked only if the mount's tag is typed out in revoke_unknown. Tokens without
-the tag, and the root token, are never touched.
+  unknown     valid tokens with the tag of this mount and without a record
+  dead        tokens in the ledger that the cluster lists as revoked or expired
+  not_listed  tokens in the ledger that the cluster does not list; this proves
+              nothing, because a list may lag
+
+With dry_run=false the records of dead tokens are deleted. Unknown tokens are
+revoked only if revoke_unknown is the tag of the mount. Tokens without the tag,
+and the root credential, are never revoked.
 `,
 	}
 }
 
-// A comparison is what the cluster's list says of the ledger.
+// A comparison is the difference between the ledger and the list of the cluster.
 type comparison struct {
 	listed, foreign int
-	held            int                // records in the ledger
-	unknown         []string           // ids
-	dead            []indexed          // in the ledger
-	missing         map[string]indexed // by nonce: in the ledger, not listed yet
+	held            int                     // records
+	unknown         []string                // IDs
+	dead            []ledger.Entry          // in the ledger
+	missing         map[string]ledger.Entry // in the ledger and not listed, by accessor
 }
 
 func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	confirmed := d.Get("revoke_unknown").(string)
-	if confirmed != "" && confirmed != string(b.tag) {
-		return fail(badRequest("revoke_unknown must be this mount's tag, %s, typed out as confirmation", b.tag))
+	confirmation := d.Get("revoke_unknown").(string)
+	if confirmation != "" && confirmation != string(b.tag) {
+		return fail(badRequest("revoke_unknown must be the tag of this mount, %s, as a confirmation", b.tag))
+	}
+	tokenType := d.Get("token_type").(string)
+	if err := checkType(tokenType); err != nil {
+		return fail(err)
 	}
 	c, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return fail(err)
 	}
-	if err := b.ledger.load(ctx, req.Storage); err != nil {
+	if err := b.ledger.Load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
-	kind := d.Get("token_type").(string)
-	if err := checkKind(kind); err != nil {
-		return fail(err)
+	if confirmation != "" && b.ledger.HasUnreadable() {
+		return fail(conflict("revoke_unknown is refused: the ledger holds records that this version cannot read, and their tokens would be revoked under valid leases. See ledger_error in status"))
 	}
-	found, err := b.compare(ctx, c, kind)
+	found, err := b.compare(ctx, c, tokenType)
 	if err != nil {
 		return fail(err)
 	}
@@ -86,59 +92,66 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 	var failures error
 	if !dry {
 		forgotten, failures = b.forgetDead(ctx, req.Storage, found.dead)
-		if confirmed != "" {
-			n, err := b.revokeUnknown(ctx, req.Storage, kind, found.unknown)
+		if confirmation != "" {
+			n, err := b.revokeUnknown(ctx, req.Storage, c, tokenType, found.unknown)
 			revoked, failures = n, errors.Join(failures, err)
 		}
-		b.Logger().Info("tidied", "listed", found.listed, "revoked", revoked, "forgotten", forgotten)
+		b.Logger().Info("tidy finished", "listed", found.listed, "revoked", revoked, "forgotten", forgotten)
 	}
 	resp := found.response(dry, revoked, forgotten)
 	if failures != nil {
-		resp.AddWarning("Not all could be done: " + failures.Error())
+		resp.AddWarning("Some tokens could not be handled: " + failures.Error())
 	}
 	return resp, nil
 }
 
-// compare streams the cluster's list past the ledger.
-func (b *backend) compare(ctx context.Context, c config, kind string) (comparison, error) {
-	now := b.now()
-	found := comparison{missing: map[string]indexed{}}
-	nonces := map[string]string{} // by token id, for a root token that an operator made bears no tag
-	for _, e := range b.ledger.all() {
-		if e.kind == kind {
-			found.missing[e.nonce] = e
-			nonces[e.tokenID] = e.nonce
+// compare compares the list of the cluster with the ledger.
+func (b *backend) compare(ctx context.Context, c config, tokenType string) (comparison, error) {
+	now, client := b.now(), b.issuerOf(c, tokenType)
+	found := comparison{missing: map[string]ledger.Entry{}}
+	accessors := map[string]string{} // by token ID: a root credential of an operator has no tag
+	for _, e := range b.ledger.Settled() {
+		if e.TokenType == tokenType && e.Fingerprint == c.Fingerprint {
+			found.missing[e.Accessor] = e
+			accessors[e.TokenID] = e.Accessor
 		}
 	}
 	found.held = len(found.missing)
-	err := b.issuerOf(c, kind).List(ctx, func(info issuer.Info) error {
+	err := client.List(ctx, func(info issuer.Info) error {
 		found.listed++
-		nonce, ours := b.tag.nonce(info.Description)
-		if held, ok := nonces[info.ID]; ok {
-			nonce, ours = held, true
+		accessor, ours := b.tag.accessor(info.Description)
+		if held, ok := accessors[info.ID]; ok {
+			accessor, ours = held, true
 		}
-		_, known := b.ledger.roleOf(nonce)
-		e, missing := found.missing[nonce]
+		e, missing := found.missing[accessor]
+		gone := client.traits().Gone(info, now)
 		switch {
 		case !ours:
 			found.foreign++
 		case missing:
-			delete(found.missing, nonce)
-			if info.Dead(now) {
+			delete(found.missing, accessor)
+			if gone {
 				found.dead = append(found.dead, e)
 			}
-		case !known && !info.Dead(now) && info.ID != c.RootID:
+		case !gone && info.ID != c.RootID && !b.ledger.Has(accessor):
 			found.unknown = append(found.unknown, info.ID)
 		}
 		return nil
 	})
-	b.health.saw("list", err, now)
-	return found, upstream("list the cluster's tokens", err)
+	return found, err
 }
 
-func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []indexed) (n int, err error) {
+// forgetDead drops the records of tokens that the cluster lists as revoked or
+// expired. It keeps those that became something else since they were compared.
+func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledger.Entry) (n int, err error) {
 	for _, e := range dead {
-		if failed := b.ledger.drop(ctx, s, e.role, e.nonce); failed != nil {
+		failed := b.ledger.DropIf(ctx, s, e.Role, e.Accessor, func(r ledger.Record) error {
+			if r.TokenID != e.TokenID {
+				return fmt.Errorf("the record of token %s was changed meanwhile", e.Accessor)
+			}
+			return nil
+		})
+		if failed != nil {
 			err = errors.Join(err, failed)
 			continue
 		}
@@ -147,17 +160,10 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []inde
 	return n, err
 }
 
-// revokeUnknown revokes tokens that bear the mount's tag and stand in no
-// record, all but the root.
-func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, kind string, ids []string) (n int, err error) {
-	if len(ids) == 0 {
-		return 0, nil
-	}
-	unknown := map[string]record{}
-	for _, id := range ids {
-		unknown[id] = record{Nonce: id, TokenID: id, Role: "unknown"}
-	}
-	failed := b.revokeTokens(ctx, s, kind, unknown)
+// revokeUnknown revokes tokens that have the tag of the mount and no record.
+func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, c config, tokenType string, ids []string) (n int, err error) {
+	unknown := map[string][]string{"": ids}
+	failed := b.revokeIDs(ctx, s, b.issuerOf(c, tokenType), c, unknown)
 	for id, cause := range failed {
 		err = errors.Join(err, fmt.Errorf("%s: %w", id, cause))
 	}
@@ -165,26 +171,32 @@ func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, kind str
 }
 
 func (found comparison) response(dry bool, revoked, forgotten int) *logical.Response {
-	ids := func(entries []indexed) (ids []string) {
-		for _, e := range entries {
-			ids = append(ids, e.tokenID)
-		}
-		return ids
-	}
-	var missing []indexed
+	var missing []ledger.Entry
 	for _, e := range found.missing {
 		missing = append(missing, e)
 	}
 	return &logical.Response{Data: map[string]any{
 		"dry_run": dry, "listed": found.listed, "foreign": found.foreign, "in_ledger": found.held,
 		"unknown": len(found.unknown), "unknown_ids": examples(found.unknown),
-		"dead": len(found.dead), "dead_ids": examples(ids(found.dead)),
-		"not_listed": len(missing), "not_listed_ids": examples(ids(missing)),
+		"dead": len(found.dead), "dead_ids": examples(namesOf(found.dead)),
+		"not_listed": len(missing), "not_listed_ids": examples(namesOf(missing)),
 		"revoked": revoked, "forgotten": forgotten,
 	}}
 }
 
-// examples keeps an answer small.
-func examples(ids []string) []string {
-	return append([]string{}, ids[:min(len(ids), mostExamples)]...)
+// namesOf returns the IDs of tokens, or the accessors of those without an ID.
+func namesOf(entries []ledger.Entry) (names []string) {
+	for _, e := range entries {
+		if e.TokenID != "" {
+			names = append(names, e.TokenID)
+		} else {
+			names = append(names, "accessor "+e.Accessor)
+		}
+	}
+	return names
+}
+
+// examples limits the number of names in an answer.
+func examples(names []string) []string {
+	return append([]string{}, names[:min(len(names), maxExamples)]...)
 }

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 func (b *backend) pathTokens() *framework.Path {
@@ -23,89 +24,90 @@ func (b *backend) pathTokens() *framework.Path {
 			})),
 		},
 		HelpSynopsis:    "List the tokens in the ledger.",
-		HelpDescription: "Every token that this mount has minted and that is not known to be dead is listed under its nonce, which its description at the cluster bears too.",
+		HelpDescription: "Lists, by accessor, every token that this mount has issued and that is not known to be revoked or expired. The accessor is also in the description of the token on the cluster.",
 	}
 }
 
 func (b *backend) pathToken() *framework.Path {
 	return &framework.Path{
-		Pattern:      "tokens/" + framework.GenericNameRegex("nonce"),
+		Pattern:      "tokens/" + framework.GenericNameRegex("accessor"),
 		DisplayAttrs: display("", "token"),
 		Fields: map[string]*framework.FieldSchema{
-			"nonce": {Type: framework.TypeString, Required: true, Description: "What tells the token from all others: the last part of the tag in its description."},
+			"accessor": {Type: framework.TypeString, Required: true, Description: "Accessor of the token: the last part of the tag in its description. The ID of the token is accepted too."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: operation(b.tokenRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
+				"accessor":   {Type: framework.TypeString, Required: true},
 				"token_type": {Type: framework.TypeString, Required: true}, "role": {Type: framework.TypeString, Required: true}, "state": {Type: framework.TypeString, Required: true},
 				"token_id": {Type: framework.TypeString}, "description": {Type: framework.TypeString, Required: true},
 				"cluster": {Type: framework.TypeString, Required: true}, "display_name": {Type: framework.TypeString}, "entity_id": {Type: framework.TypeString},
 				"issued_at": {Type: framework.TypeString, Required: true}, "lease_end": {Type: framework.TypeString}, "expires_at": {Type: framework.TypeString},
-				"due": {Type: framework.TypeString, Required: true}, "attempts": {Type: framework.TypeInt},
+				"deadline": {Type: framework.TypeString, Required: true}, "attempts": {Type: framework.TypeInt},
 				"failed_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
 			})),
 			logical.DeleteOperation: operation(b.tokenDelete, "revoke", noContent),
 		},
-		HelpSynopsis: "Read a token's record, or revoke the token now.",
+		HelpSynopsis: "Read the record of a token, or revoke the token now.",
 		HelpDescription: `
-A token is pending while it is not known whether its mint succeeded, live while
-a lease holds it, and owed when it must die and could not be revoked yet; what
-is owed is tried again until it is dead. Once a token is known to be dead, its
-record is gone.
+A token is issuing while its creation is not confirmed, active while a lease holds
+it, and revoking when it must be revoked and has not been revoked yet; the engine
+keeps trying. When a token is known to be revoked or expired, its record is
+deleted.
 
-Deleting revokes the token at once, even under a living lease, whose own
-revocation then finds nothing left to do.
+Deleting revokes the token at once, also under a valid lease. The revocation of
+the lease then has nothing left to do.
 `,
 	}
 }
 
 func (b *backend) tokensList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if err := b.ledger.load(ctx, req.Storage); err != nil {
+	if err := b.ledger.Load(ctx, req.Storage); err != nil {
 		return nil, err
 	}
 	keys, info := []string{}, map[string]any{}
-	for _, e := range b.ledger.everything() {
-		keys = append(keys, e.nonce)
-		info[e.nonce] = map[string]any{
-			"token_type": e.kind, "role": e.role, "state": string(e.state), "token_id": e.tokenID, "expires_at": timestampOrNever(e.expiresAt, "never"),
+	for _, e := range b.ledger.All() {
+		keys = append(keys, e.Accessor)
+		info[e.Accessor] = map[string]any{
+			"token_type": e.TokenType, "role": e.Role, "state": string(e.State), "token_id": e.TokenID, "expires_at": timestampOrNever(e.ExpiresAt),
 		}
 	}
 	slices.Sort(keys)
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-// lookUp finds a record by its nonce alone. That there is none is the caller's
-// mistake.
-func (b *backend) lookUp(ctx context.Context, s logical.Storage, nonce string) (record, error) {
-	if role, ok := b.ledger.roleOf(nonce); ok {
-		return b.ledger.get(ctx, s, role, nonce)
+// findToken returns the record with an accessor or a token ID, or
+// ledger.ErrNotFound.
+func (b *backend) findToken(ctx context.Context, s logical.Storage, name string) (ledger.Record, error) {
+	r, err := b.ledger.Find(ctx, s, name)
+	if !errors.Is(err, ledger.ErrNotFound) {
+		return r, err
 	}
-	roles, err := s.List(ctx, ledgerPrefix)
-	if err != nil {
-		return record{}, fmt.Errorf("list the ledger: %w", err)
+	if err := b.ledger.Load(ctx, s); err != nil {
+		return r, err
 	}
-	for _, role := range roles {
-		r, err := b.ledger.get(ctx, s, strings.TrimSuffix(role, "/"), nonce)
-		if !errors.Is(err, errGone) {
-			return r, err
+	for _, e := range b.ledger.All() {
+		if e.TokenID == name {
+			return b.ledger.Get(ctx, s, e.Role, e.Accessor)
 		}
 	}
-	return record{}, errGone
+	return r, err
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := b.lookUp(ctx, req.Storage, d.Get("nonce").(string))
-	if errors.Is(err, errGone) {
+	r, err := b.findToken(ctx, req.Storage, d.Get("accessor").(string))
+	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return fail(err)
 	}
 	data := map[string]any{
-		"token_type": r.Kind, "role": r.Role, "state": string(r.State), "token_id": r.TokenID, "description": r.Description, "cluster": r.Fingerprint,
-		"display_name": r.DisplayName, "entity_id": r.EntityID, "attempts": r.Attempts, "last_failure": r.LastFailure,
+		"accessor": r.Accessor, "token_type": r.TokenType, "role": r.Role, "state": string(r.State), "token_id": r.TokenID,
+		"description": r.Description, "cluster": r.Fingerprint, "display_name": r.DisplayName, "entity_id": r.EntityID,
+		"attempts": r.Attempts, "last_failure": r.LastFailure,
 	}
 	for field, t := range map[string]time.Time{
-		"issued_at": r.IssuedAt, "lease_end": r.LeaseEnd, "expires_at": r.ExpiresAt, "due": r.Due, "failed_at": r.FailedAt,
+		"issued_at": r.IssuedAt, "lease_end": r.LeaseEnd, "expires_at": r.ExpiresAt, "deadline": r.Deadline, "failed_at": r.FailedAt,
 	} {
 		if !t.IsZero() {
 			data[field] = timestamp(t)
@@ -115,27 +117,52 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 }
 
 func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := b.lookUp(ctx, req.Storage, d.Get("nonce").(string))
-	if errors.Is(err, errGone) {
+	r, err := b.findToken(ctx, req.Storage, d.Get("accessor").(string))
+	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return fail(err)
 	}
-	if b.ledger.isMinting(r.Nonce) {
-		return fail(logical.CodedError(http.StatusConflict, "the token is being minted at this moment; try again"))
+	if b.ledger.InFlight(r.Accessor) {
+		return fail(conflict("the token is being issued at this moment; try again"))
 	}
-	r, err = b.ledger.change(ctx, req.Storage, r.Role, r.Nonce, func(r *record) error {
-		r.State, r.Due = owed, b.now()
+	if err := b.mayRevoke(ctx, req.Storage, r); err != nil {
+		return fail(err)
+	}
+	r, err = b.ledger.Change(ctx, req.Storage, r.Role, r.Accessor, func(r *ledger.Record) error {
+		r.State, r.Deadline = ledger.Revoking, b.now()
 		return nil
 	})
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, nil
+	}
 	if err != nil {
 		return fail(err)
 	}
-	if err := b.bury(ctx, req.Storage, r)[r.Nonce]; err != nil {
-		b.event(ctx, "revoke-fail", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
-		return fail(upstream("the token could not be revoked yet, and is owed now", err))
+	if err := b.settle(ctx, req.Storage, r)[r.Accessor]; err != nil {
+		b.event(ctx, "revoke-fail", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
+		return fail(upstream("the token could not be revoked yet; the engine keeps trying", err))
 	}
-	b.event(ctx, "revoke", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
+	b.event(ctx, "revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	return nil, nil
+}
+
+// mayRevoke refuses to revoke the root credential and the one that a rotation is
+// about to install.
+func (b *backend) mayRevoke(ctx context.Context, s logical.Storage, r ledger.Record) error {
+	c, err := loadConfig(ctx, s)
+	if err != nil && !errors.Is(err, errNoConfig) {
+		return err
+	}
+	next, underWay, err := findRotation(ctx, s)
+	switch {
+	case err != nil:
+		return err
+	case r.TokenID != "" && r.TokenID == c.RootID:
+		return errIsRoot
+	case underWay && !next.Cancelled && next.Accessor == r.Accessor:
+		return fmt.Errorf("%w; to stop it, write a new root credential to config", errIsNextRoot)
+	}
+	return nil
 }

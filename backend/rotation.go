@@ -2,144 +2,98 @@ package backend
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
-// rotationKey is where a rotation that is under way is stored, seal-wrapped.
+// rotationKey is the storage key of the rotation that is under way. The entry is
+// seal-wrapped, because it holds the new root credential.
 const rotationKey = "rotation"
 
 const rotationVersion = 1
 
-const (
-	// yearLong is how long a new root token lives where nothing else is said.
-	yearLong = 8760 * time.Hour
+// proofTime is how long a new root credential may take until the cluster accepts
+// it. See docs/vendor-facts.md, "fresh-token-delay".
+const proofTime = time.Hour
 
-	// rotationPatience is how long a new root token may take until the cluster
-	// accepts it. Fresh tokens can need minutes to spread.
-	rotationPatience = time.Hour
-)
-
-// A rotationPolicy says when the root token is rotated, and what the next one
-// is like.
-type rotationPolicy struct {
-	Period  time.Duration  // between rotations; 0: only when asked to
-	TTL     *time.Duration // of a new root token; nil: the default; 0: it never expires
-	Overlap *time.Duration // for which the old root token lives on; nil: the default
-	Warning time.Duration  // before the root token's expiry
-}
-
-// ttl is how long a new root token lives; 0 is for ever.
-func (p rotationPolicy) ttl() time.Duration {
-	switch {
-	case p.TTL != nil:
-		return *p.TTL
-	case p.Period > 0:
-		return 3 * p.Period
-	}
-	return yearLong
-}
-
-// overlap is how long the old root token lives on: long enough for whatever
-// was begun with it.
-func (p rotationPolicy) overlap(timeout time.Duration) time.Duration {
-	if p.Overlap != nil {
-		return *p.Overlap
-	}
-	return 2 * timeout
-}
-
-// with returns the policy with what the request names changed.
-func (p rotationPolicy) with(d *framework.FieldData) rotationPolicy {
-	given := func(field string) *time.Duration {
-		v, ok := d.GetOk(field)
-		if !ok {
-			return nil
-		}
-		length := time.Duration(v.(int)) * time.Second
-		return &length
-	}
-	if v := given("rotation_period"); v != nil {
-		p.Period = *v
-	}
-	if v := given("rotation_ttl"); v != nil {
-		p.TTL = v
-	}
-	if v := given("rotation_overlap"); v != nil {
-		p.Overlap = v
-	}
-	if v := given("expiry_warning"); v != nil {
-		p.Warning = *v
-	}
-	return p
-}
-
-func (p rotationPolicy) validate() error {
-	switch ttl := p.ttl(); {
-	case p.Period < 0 || p.Warning < 0 || ttl < 0 || p.overlap(0) < 0:
-		return errors.New("rotation_period, rotation_ttl, rotation_overlap and expiry_warning must not be negative")
-	case max(p.Period, p.Warning, ttl, p.overlap(0)) > longestTTL:
-		return errors.New("rotation_period, rotation_ttl, rotation_overlap and expiry_warning must not be longer than 100 years")
-	case p.Period > 0 && p.Period < time.Hour:
-		return errors.New("rotation_period must be at least 1h; 0 rotates only when asked to")
-	case ttl > 0 && ttl < time.Hour:
-		return errors.New("rotation_ttl must be at least 1h; 0 makes root tokens that never expire")
-	case p.Period > 0 && ttl > 0 && ttl < 2*p.Period:
-		return fmt.Errorf("rotation_ttl, %s, must be at least twice rotation_period, %s, so that a rotation that fails can be tried again before the root token dies", human(ttl), human(p.Period))
-	}
-	return nil
-}
-
-// A rotation is one that is under way: a new root token has been minted and is
-// not in the config yet.
+// A rotation replaces the root credential. Its steps are stored, so that any
+// process can continue it:
+//
+//  1. issue:  a record of the new credential is stored, the credential is issued
+//     with the old one, the rotation is stored with it (startRotation).
+//  2. prove:  the cluster accepts the new credential.
+//  3. retire: a record of the old credential is stored, as revoking.
+//  4. mark:   the rotation is stored as swapped.
+//  5. swap:   the config gets the new credential, if it still has the old one.
+//  6. finish: the record of the new credential and the rotation are deleted. The
+//     worker revokes the old credential after the overlap.
+//
+// A crash after any step leaves a config that works. If the cluster's place or
+// the root credential in config changes meanwhile, or if the record of the new
+// credential is gone, the rotation is cancelled: the new credential is revoked
+// where it was issued, and never sent to another place.
 type rotation struct {
-	Nonce     string // of the new token's record
-	TokenID   string
-	Token     issuer.Secret
-	ExpiresAt time.Time // zero: never
-	StartedAt time.Time
-	OldID     string // the root token to be replaced
-	OldNonce  string // of the record that the old token will have
+	Accessor    string // of the new credential
+	TokenID     string
+	Token       issuer.Secret
+	ExpiresAt   time.Time // zero: never
+	StartedAt   time.Time
+	From        config // that the rotation started with, without its root credential
+	OldDigest   string // of the root credential that is replaced
+	OldAccessor string
+	Swapped     bool // step 4 is done: step 5 may be done
+	Cancelled   bool // the new credential must be revoked
 }
 
-// storedRotation is a rotation as it is stored.
+// storedRotation is the stored form of a rotation.
 type storedRotation struct {
-	Version   int       `json:"version"`
-	Nonce     string    `json:"nonce"`
-	TokenID   string    `json:"token_id"`
-	Token     string    `json:"token"`
-	ExpiresAt time.Time `json:"expires_at,omitzero"`
-	StartedAt time.Time `json:"started_at"`
-	OldID     string    `json:"old_id"`
-	OldNonce  string    `json:"old_nonce"`
+	Version     int          `json:"version"`
+	Accessor    string       `json:"accessor"`
+	TokenID     string       `json:"token_id"`
+	Token       string       `json:"token"`
+	ExpiresAt   time.Time    `json:"expires_at,omitzero"`
+	StartedAt   time.Time    `json:"started_at"`
+	From        storedConfig `json:"from"`
+	OldDigest   string       `json:"old_digest"`
+	OldAccessor string       `json:"old_accessor"`
+	Swapped     bool         `json:"swapped,omitempty"`
+	Cancelled   bool         `json:"cancelled,omitempty"`
 }
 
 func (r rotation) entry() (*logical.StorageEntry, error) {
 	return logical.StorageEntryJSON(rotationKey, storedRotation{
-		rotationVersion, r.Nonce, r.TokenID, r.Token.Reveal(), r.ExpiresAt, r.StartedAt, r.OldID, r.OldNonce,
+		Version: rotationVersion, Accessor: r.Accessor, TokenID: r.TokenID, Token: r.Token.Reveal(), ExpiresAt: r.ExpiresAt,
+		StartedAt: r.StartedAt, From: r.From.stored(), OldDigest: r.OldDigest, OldAccessor: r.OldAccessor,
+		Swapped: r.Swapped, Cancelled: r.Cancelled,
 	})
 }
 
 func rotationFrom(e *logical.StorageEntry) (rotation, error) {
 	var s storedRotation
 	if err := json.Unmarshal(e.Value, &s); err != nil {
-		return rotation{}, errors.New("the stored rotation is damaged") // no cause: it may quote a secret
+		return rotation{}, errors.New("the stored rotation is damaged") // the cause may quote a secret
 	}
 	if s.Version > rotationVersion {
 		return rotation{}, fmt.Errorf("rotation: %w", newerVersion(s.Version))
 	}
-	return rotation{s.Nonce, s.TokenID, issuer.NewSecret(s.Token), s.ExpiresAt, s.StartedAt, s.OldID, s.OldNonce}, nil
+	from, err := s.From.config()
+	return rotation{
+		Accessor: s.Accessor, TokenID: s.TokenID, Token: issuer.NewSecret(s.Token), ExpiresAt: s.ExpiresAt,
+		StartedAt: s.StartedAt, From: from, OldDigest: s.OldDigest, OldAccessor: s.OldAccessor,
+		Swapped: s.Swapped, Cancelled: s.Cancelled,
+	}, err
 }
 
-// findRotation returns the rotation that is under way, and whether there is
-// one.
+// findRotation returns the rotation that is under way, and whether there is one.
 func findRotation(ctx context.Context, s logical.Storage) (rotation, bool, error) {
 	entry, err := s.Get(ctx, rotationKey)
 	if err != nil || entry == nil {
@@ -150,181 +104,260 @@ func findRotation(ctx context.Context, s logical.Storage) (rotation, bool, error
 }
 
 var (
-	errRotating  = errors.New("a rotation of the root token is under way already")
-	errNoRootID  = errors.New("which token of the cluster the root token is, is not known, so it could not be revoked; set mgmt_token_id in config")
-	errUnproven  = errors.New("the cluster does not accept the new root token yet")
-	errGivenUp   = errors.New("the rotation is given up, and the new token will be revoked")
-	errDisplaced = errors.New("the root token was changed by another request meanwhile; the new one will be revoked")
+	errRotating  = errors.New("a rotation of the root credential is running already; try again when it is done")
+	errNotProved = errors.New("the cluster does not accept the new root credential yet")
+	errCancelled = errors.New("the rotation was cancelled and the new root credential is revoked")
+	errReplaced  = errors.New("the config was changed during the rotation")
+	errNoRecord  = errors.New("the new root credential was revoked during the rotation")
 )
 
-// rootRecipe is what root tokens are minted by.
-var rootRecipe = role{Name: rootRole, Kind: Management}
+// digest identifies a root credential without revealing it.
+func digest(s issuer.Secret) string {
+	sum := sha256.Sum256([]byte("influxdb root credential " + s.Reveal()))
+	return hex.EncodeToString(sum[:])
+}
 
-// startRotation mints a new root token with the old one and stores both the
-// token and the intent to use it. The record precedes the token, as always, so
-// that a crash before the rotation is stored leaves nothing alive.
+// unchanged reports whether c still has the cluster, the place and the root
+// credential that the rotation started with.
+func (r rotation) unchanged(c config) bool {
+	return r.samePlace(c) && digest(c.Root) == r.OldDigest
+}
+
+func (r rotation) samePlace(c config) bool {
+	return c.Fingerprint == r.From.Fingerprint && c.place() == r.From.place()
+}
+
+// startRotation does step 1.
 func (b *backend) startRotation(ctx context.Context, s logical.Storage, c config) (rotation, error) {
-	if c.RootID == "" {
-		return rotation{}, errNoRootID
-	}
-	now := b.now()
-	t := terms{}
-	if ttl := c.Rotation.ttl(); ttl > 0 {
-		t.ExpiresAt = ceilSecond(now.Add(ttl)).UTC()
-	}
-	record := b.intent(c, order{role: rootRecipe, terms: t, text: "root token"}, now)
-	if err := b.ledger.open(ctx, s, record, 0); err != nil {
+	root, err := b.identifyRoot(ctx, c)
+	if err != nil {
 		return rotation{}, err
 	}
-	defer b.ledger.close(record.Nonce)
-	token, err := b.issue(ctx, c, record, rootRecipe)
-	b.health.saw("mint", err, b.now())
+	if !root.Known {
+		return rotation{}, errNoRootID
+	}
+	r := rotation{StartedAt: b.now(), From: c, OldDigest: digest(c.Root), OldAccessor: c.RootAccessor}
+	r.From.Root, r.From.RootID, r.From.RootExpiresAt, r.From.RootKnown = issuer.Secret{}, root.ID, root.ExpiresAt, true
+	if r.OldAccessor == "" {
+		r.OldAccessor = newAccessor()
+	}
+	if ttl := c.Rotation.ttl(); ttl > 0 {
+		r.ExpiresAt = ceilSecond(r.StartedAt.Add(ttl)).UTC()
+	}
+	_, _, err = b.issue(ctx, s, c, order{
+		role: rootRole, tokenType: Management, expiresAt: r.ExpiresAt, text: "root credential",
+		hold: func(ctx context.Context, token issuer.Token, record *ledger.Record) error {
+			r.Accessor, r.TokenID, r.Token = record.Accessor, token.ID, token.Secret
+			record.Deadline = r.StartedAt.Add(2 * proofTime)
+			return storeRotation(ctx, s, r)
+		},
+	})
 	if err != nil {
-		return rotation{}, b.abandon(ctx, s, record, err)
+		return rotation{}, err
 	}
-	r := rotation{record.Nonce, token.ID, token.Secret, t.ExpiresAt, now, c.RootID, newNonce()}
-	if err := b.storeRotation(ctx, s, r); err != nil {
-		record.TokenID = token.ID
-		return rotation{}, b.discard(ctx, s, record, err)
-	}
-	b.Logger().Info("a new root token is minted", "token_id", token.ID, "expires_at", timestampOrNever(t.ExpiresAt, "never"))
+	b.Logger().Info("new root credential issued", "accessor", r.Accessor, "token_id", r.TokenID, "expires_at", timestampOrNever(r.ExpiresAt))
 	return r, nil
 }
 
-func (b *backend) storeRotation(ctx context.Context, s logical.Storage, r rotation) error {
+func storeRotation(ctx context.Context, s logical.Storage, r rotation) error {
 	entry, err := r.entry()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := own(ctx)
-	defer cancel()
 	if err := s.Put(ctx, entry); err != nil {
-		return fmt.Errorf("store the new root token: %w", err)
+		return fmt.Errorf("store the rotation: %w", err)
 	}
 	return nil
 }
 
-// spare keeps the ledger from acting on the new root token while the rotation
-// is under way.
-func (b *backend) spare(ctx context.Context, s logical.Storage, r rotation) error {
-	_, err := b.ledger.change(ctx, s, rootRole, r.Nonce, func(record *record) error {
-		record.TokenID, record.Due = r.TokenID, r.StartedAt.Add(2*rotationPatience)
-		return nil
-	})
-	return err
-}
-
-// finishRotation proves the new root token and puts it into the config. It may
-// be called again after any error: every step of it may have been done before.
-// errUnproven says that it is too early.
-func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotation) error {
+// continueRotation does steps 2 to 6. It may be called again after any error:
+// every step may have been done before. errNotProved means that it is too early.
+func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rotation) error {
 	c, err := loadConfig(ctx, s)
-	if err != nil {
+	switch {
+	case err == nil && c.Root == r.Token:
+		return b.finishRotation(ctx, s, r)
+	case errors.Is(err, errNoConfig), err == nil && !r.unchanged(c):
+		return b.cancel(ctx, s, r, errReplaced)
+	case err != nil:
 		return err
+	case r.Cancelled:
+		return b.cancel(ctx, s, r, nil)
 	}
-	switch c.RootID {
-	case r.TokenID: // the config was swapped, and the rest not done any more
-		return b.closeRotation(ctx, s, r)
-	case r.OldID:
-	default:
-		return errors.Join(errDisplaced, b.cancelRotation(ctx, s, r))
-	}
-	if err := b.spare(ctx, s, r); err != nil {
-		return err
-	}
-	if err := b.proveRoot(ctx, c, r); err != nil {
-		if b.now().After(r.StartedAt.Add(rotationPatience)) {
-			return errors.Join(err, errGivenUp, b.cancelRotation(ctx, s, r))
-		}
-		return err
-	}
-	if err := b.oweOldRoot(ctx, s, c, r); err != nil {
-		return err
-	}
-	switch err := b.swapRoot(ctx, s, r); {
-	case errors.Is(err, errDisplaced):
-		return errors.Join(err, b.cancelRotation(ctx, s, r))
+	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound), err == nil && record.State != ledger.Active:
+		return b.cancel(ctx, s, r, errNoRecord)
 	case err != nil:
 		return err
 	}
-	b.Logger().Info("the root token is rotated", "token_id", r.TokenID, "previous_token_id", r.OldID)
-	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.OldID)
-	return b.closeRotation(ctx, s, r)
+	if err := b.proveRoot(ctx, c, r); err != nil {
+		if b.now().After(r.StartedAt.Add(proofTime)) {
+			return b.cancel(ctx, s, r, err)
+		}
+		return err
+	}
+	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.Rotation.overlap(c.Timeout))); err != nil {
+		return err
+	}
+	r.Swapped = true
+	if err := storeRotation(ctx, s, r); err != nil {
+		return err
+	}
+	if err := b.swapRoot(ctx, s, r); err != nil {
+		if errors.Is(err, errReplaced) {
+			return b.cancel(ctx, s, r, err)
+		}
+		return err
+	}
+	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
+	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
+	return b.finishRotation(ctx, s, r)
 }
 
-// proveRoot lists the cluster's tokens with the new root token.
+// errProved ends a list that has proved enough.
+var errProved = errors.New("proved")
+
+// proveRoot lists the tokens of the cluster with the new root credential. The
+// caller has checked that c is the place where it was issued.
 func (b *backend) proveRoot(ctx context.Context, c config, r rotation) error {
 	c.Root = r.Token
-	err := b.issuerOf(c, Management).List(ctx, func(issuer.Info) error { return errProven })
-	b.health.saw("prove the new root token", ignoreProven(err), b.now())
-	if err != nil && !errors.Is(err, errProven) {
-		return fmt.Errorf("%w: %w", errUnproven, upstream("list with the new root token", err))
+	err := b.issuerOf(c, Management).List(ctx, func(issuer.Info) error { return errProved })
+	if err != nil && !errors.Is(err, errProved) {
+		return fmt.Errorf("%w: %w", errNotProved, err)
 	}
 	return nil
 }
 
-// errProven ends a list whose first entry says enough.
-var errProven = errors.New("proven")
-
-func ignoreProven(err error) error {
-	if errors.Is(err, errProven) {
-		return nil
+// retired returns the record of the root credential of c, which must be revoked
+// after a delay. As long as it is the root credential, nothing revokes it.
+func (b *backend) retired(c config, accessor string, delay time.Duration) ledger.Record {
+	return ledger.Record{
+		TokenType: Management, Role: rootRole, Accessor: accessor, State: ledger.Revoking, TokenID: c.RootID,
+		Description: "previous root credential", Fingerprint: c.Fingerprint,
+		IssuedAt: c.RootSince, ConfirmedAt: c.RootSince, ExpiresAt: c.RootExpiresAt, Deadline: b.now().Add(delay),
 	}
-	return err
 }
 
-// oweOldRoot records that the old root token must die once the overlap is over.
-// Until the config is swapped the record is inert: no path revokes the root.
-func (b *backend) oweOldRoot(ctx context.Context, s logical.Storage, c config, r rotation) error {
-	now := b.now()
-	return b.ledger.put(ctx, s, record{
-		Kind: Management, Role: rootRole, Nonce: r.OldNonce, State: owed, TokenID: r.OldID,
-		Description: "the previous root token", Fingerprint: c.Fingerprint,
-		IssuedAt: c.RootSince, ExpiresAt: c.RootExpiresAt, Due: now.Add(c.Rotation.overlap(c.Timeout)),
-	})
-}
-
-// swapRoot makes the new token the root, unless the root is no longer the one
-// that it replaces.
+// swapRoot makes the new credential the root credential in config. It returns
+// errReplaced if config has changed, or if the new credential is being revoked
+// at this moment: fence admits an ID under the same lock.
 func (b *backend) swapRoot(ctx context.Context, s logical.Storage, r rotation) error {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	c, err := loadConfig(ctx, s)
+	if errors.Is(err, errNoConfig) || err == nil && (!r.unchanged(c) || b.revoking[r.TokenID] > 0) {
+		return errReplaced
+	}
+	if err != nil {
+		return err
+	}
+	c.Root, c.RootID, c.RootExpiresAt, c.RootKnown = r.Token, r.TokenID, r.ExpiresAt, true
+	c.RootSince, c.RootAccessor = b.now(), r.Accessor
+	return putConfig(ctx, s, c)
+}
+
+// finishRotation does step 6.
+func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotation) error {
+	if err := b.ledger.Drop(ctx, s, rootRole, r.Accessor); err != nil {
+		return err
+	}
+	return s.Delete(ctx, rotationKey)
+}
+
+// cancel cancels a rotation because of cause.
+func (b *backend) cancel(ctx context.Context, s logical.Storage, r rotation, cause error) error {
+	if err := b.cancelRotation(ctx, s, r); err != nil {
+		return errors.Join(cause, err)
+	}
+	return errors.Join(cause, errCancelled)
+}
+
+// cancelRotation revokes the new credential, where it was issued, and deletes the
+// rotation. It may be called again after an error.
+func (b *backend) cancelRotation(ctx context.Context, s logical.Storage, r rotation) error {
+	if err := b.markCancelled(ctx, s, &r); err != nil {
+		return err
+	}
+	record := b.retired(r.From, r.Accessor, 0)
+	record.TokenID, record.Description = r.TokenID, "root credential of a cancelled rotation"
+	record.IssuedAt, record.ConfirmedAt, record.ExpiresAt = r.StartedAt, r.StartedAt, r.ExpiresAt
+	if err := b.ledger.Put(ctx, s, record); err != nil {
+		return err
+	}
+	b.Logger().Warn("rotation of the root credential cancelled; revoking the new credential", "accessor", r.Accessor, "token_id", r.TokenID)
+	if err := b.revokeWhereIssued(ctx, s, r, record); err != nil {
+		b.Logger().Warn("token not revoked", "role", rootRole, "accessor", r.Accessor, "token_id", r.TokenID, "error", err)
+	}
+	return s.Delete(ctx, rotationKey)
+}
+
+// markCancelled stores that the rotation is cancelled, after which fence admits
+// the new credential. It drops the record of the old credential, unless that
+// must be revoked all the same: because the swap may have happened, or because
+// the engine issued it and config has another one now.
+func (b *backend) markCancelled(ctx context.Context, s logical.Storage, r *rotation) error {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	c, err := loadConfig(ctx, s)
+	if err != nil && !errors.Is(err, errNoConfig) {
+		return err
+	}
+	stillRoot := err == nil && digest(c.Root) == r.OldDigest
+	if stillRoot || !r.Swapped && r.From.RootAccessor == "" {
+		if err := b.ledger.Drop(ctx, s, rootRole, r.OldAccessor); err != nil {
+			return err
+		}
+	}
+	r.Cancelled = true
+	return storeRotation(ctx, s, *r)
+}
+
+// revokeWhereIssued revokes the new credential of a cancelled rotation. If config
+// still has the place where it was issued, that is an ordinary revocation.
+// Otherwise the credential revokes itself at that place, once. If that fails, the
+// record stays revoking.
+func (b *backend) revokeWhereIssued(ctx context.Context, s logical.Storage, r rotation, record ledger.Record) error {
+	c, err := loadConfig(ctx, s)
+	if err == nil && r.samePlace(c) {
+		return b.settle(ctx, s, record)[record.Accessor]
+	}
+	from := r.From
+	from.Root = r.Token
+	return b.revokeItself(ctx, s, from, record)
+}
+
+// revokeItself revokes the root credential of c with itself, at the place of c.
+// It is for a root credential that no config holds any more. Whether a token may
+// revoke itself is not known, see docs/vendor-facts.md, "self-revocation".
+func (b *backend) revokeItself(ctx context.Context, s logical.Storage, c config, record ledger.Record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout+storeTime)
+	defer cancel()
+	client := b.issuerOf(c, Management)
+	failed := client.Revoke(ctx, record.TokenID)
+	if err := proofOf(record, []string{record.TokenID}, failed, client.traits().UnknownAge, b.now()); err != nil {
+		return err
+	}
+	return b.ledger.Drop(ctx, s, record.Role, record.Accessor)
+}
+
+// dropIfRoot drops the revoking record of a token that is the root credential: a
+// config write or a rotation that stored it was not completed. It keeps the
+// record as long as a rotation is under way.
+func (b *backend) dropIfRoot(ctx context.Context, s logical.Storage, r ledger.Record) error {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
 	c, err := loadConfig(ctx, s)
 	if err != nil {
 		return err
 	}
-	if c.RootID != r.OldID {
-		return errDisplaced
-	}
-	c.Root, c.RootID, c.RootExpiresAt, c.RootSince = r.Token, r.TokenID, r.ExpiresAt, b.now()
-	entry, err := c.entry()
+	_, underWay, err := findRotation(ctx, s)
 	if err != nil {
 		return err
 	}
-	return s.Put(ctx, entry)
-}
-
-// closeRotation forgets a rotation whose token is the root now.
-func (b *backend) closeRotation(ctx context.Context, s logical.Storage, r rotation) error {
-	if err := b.ledger.drop(ctx, s, rootRole, r.Nonce); err != nil {
-		return err
-	}
-	return s.Delete(ctx, rotationKey)
-}
-
-// cancelRotation gives the new token up: it is owed, and the old one is not. The
-// rotation itself is forgotten last, so that a crash on the way begins again.
-func (b *backend) cancelRotation(ctx context.Context, s logical.Storage, r rotation) error {
-	if err := b.ledger.drop(ctx, s, rootRole, r.OldNonce); err != nil {
-		return err
-	}
-	_, err := b.ledger.change(ctx, s, rootRole, r.Nonce, func(record *record) error {
-		record.State, record.TokenID, record.Due = owed, r.TokenID, b.now()
+	if underWay || c.RootID != r.TokenID {
+		b.ledger.Postpone(r.Accessor, b.now().Add(time.Minute))
 		return nil
-	})
-	if err != nil && !errors.Is(err, errGone) {
-		return err
 	}
-	b.Logger().Warn("a rotation of the root token is given up; the new token will be revoked", "token_id", r.TokenID)
-	return s.Delete(ctx, rotationKey)
+	return b.ledger.Drop(ctx, s, r.Role, r.Accessor)
 }

@@ -15,7 +15,7 @@ import (
 // roots returns the ids of the live tokens that were made to be roots.
 func (e *engine) roots() (ids []string) {
 	for _, info := range e.cluster.Tokens() {
-		made := info.Description == "root" || strings.HasPrefix(info.Description, "[vault:"+e.tag) && strings.HasSuffix(info.Description, "] root token")
+		made := info.Description == "root" || strings.HasPrefix(info.Description, "[vault:"+e.tag) && strings.HasSuffix(info.Description, "] root credential")
 		if made && !info.Dead(e.clock.Now()) {
 			ids = append(ids, info.ID)
 		}

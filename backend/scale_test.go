@@ -14,6 +14,7 @@ import (
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 // A vastLedger is a storage that seems to hold n live records: each is made up
@@ -27,44 +28,44 @@ type vastLedger struct {
 
 const vastRole = "automation"
 
-func vastNonce(i int) string { return fmt.Sprintf("ABCDEFGHIJKLMNOPQR%08d", i) }
+func vastAccessor(i int) string { return fmt.Sprintf("ABCDEFGHIJKLMNOPQR%08d", i) }
 
 func (v *vastLedger) List(_ context.Context, prefix string) ([]string, error) {
 	v.reads.Add(1)
-	if prefix == ledgerPrefix {
+	if prefix == ledger.Prefix {
 		return []string{vastRole + "/"}, nil
 	}
-	nonces := make([]string, v.n)
-	for i := range nonces {
-		nonces[i] = vastNonce(i)
+	accessors := make([]string, v.n)
+	for i := range accessors {
+		accessors[i] = vastAccessor(i)
 	}
-	return nonces, nil
+	return accessors, nil
 }
 
 func (v *vastLedger) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	v.reads.Add(1)
-	nonce, ok := strings.CutPrefix(key, ledgerPrefix+vastRole+"/")
+	accessor, ok := strings.CutPrefix(key, ledger.Prefix+vastRole+"/")
 	if !ok {
 		return v.InmemStorage.Get(ctx, key)
 	}
-	return record{
-		Kind: Management, Role: vastRole, Nonce: nonce, State: live, TokenID: "0b0e5c7e-7a0b-4a53-9d0e-" + nonce[14:26],
-		Description: "[vault:0123456789ab:" + nonce + "] " + vastRole, Fingerprint: "dedicated:an-account/a-cluster",
-		DisplayName: "token-automation", IssuedAt: v.due.Add(-time.Hour), LeaseEnd: v.due.Add(-liveDue),
-		ExpiresAt: v.due.Add(time.Hour), Due: v.due,
-	}.entry()
+	return logical.StorageEntryJSON(key, ledger.Record{
+		TokenType: Management, Role: vastRole, Accessor: accessor, State: ledger.Active, TokenID: "0b0e5c7e-7a0b-4a53-9d0e-" + accessor[14:26],
+		Description: "[vault:0123456789ab:" + accessor + "] " + vastRole, Fingerprint: "dedicated:an-account/a-cluster",
+		DisplayName: "token-automation", IssuedAt: v.due.Add(-time.Hour), LeaseEnd: v.due.Add(-activeMargin),
+		ExpiresAt: v.due.Add(time.Hour), Deadline: v.due,
+	})
 }
 
 // loaded is a ledger that has loaded a vast one, and what it holds in memory.
-func loaded(t testing.TB, n int) (*ledger, *vastLedger, uint64) {
+func loaded(t testing.TB, n int) (*ledger.Ledger, *vastLedger, uint64) {
 	t.Helper()
-	storage, held := &vastLedger{n: n, due: time.Now().Add(time.Hour)}, newLedger()
+	storage, held := &vastLedger{n: n, due: time.Now().Add(time.Hour)}, ledger.New()
 	before := heapInUse()
-	if err := held.load(t.Context(), storage); err != nil {
+	if err := held.Load(t.Context(), storage); err != nil {
 		t.Fatal(err)
 	}
 	after := heapInUse()
-	if got := held.state().states[live]; got != n {
+	if got := len(held.All()); got != n {
 		t.Fatalf("%d records are known, not %d", got, n)
 	}
 	return held, storage, after - min(before, after)
@@ -89,9 +90,9 @@ func TestATickWithNothingDueReadsNothingHoweverManyRecordsThereAre(t *testing.T)
 	held, storage, _ := loaded(t, 100_000)
 	engine := newQuietEngine(t, nil, storage)
 	engine.ledger = held
-	engine.act(t.Context(), storage) // has a look at the root token, once in a long while
+	act(t.Context(), engine, storage) // has a look at the root token, once in a long while
 	before := storage.reads.Load()
-	engine.act(t.Context(), storage)
+	act(t.Context(), engine, storage)
 	if reads := storage.reads.Load() - before; reads > 0 {
 		t.Errorf("%d reads", reads)
 	}
@@ -121,7 +122,7 @@ func BenchmarkTick(b *testing.B) {
 			engine := newQuietEngine(b, nil, storage)
 			engine.ledger = held
 			for b.Loop() {
-				engine.act(b.Context(), storage)
+				act(b.Context(), engine, storage)
 			}
 		})
 	}
@@ -130,18 +131,29 @@ func BenchmarkTick(b *testing.B) {
 			b.StopTimer()
 			engine, storage := newEngineInDebt(b, 1000)
 			b.StartTimer()
-			engine.act(b.Context(), storage)
-			if left := len(engine.ledger.everything()); left > 0 {
+			act(b.Context(), engine, storage)
+			if left := len(engine.ledger.All()); left > 0 {
 				b.Fatalf("%d records are left", left)
 			}
 		}
 	})
 }
 
+// act does what the worker does at a tick, in this goroutine.
+func act(ctx context.Context, b *backend, s logical.Storage) {
+	if err := b.ledger.Load(ctx, s); err != nil {
+		panic(err)
+	}
+	b.keepRoot(ctx, s)
+	for _, due := range dueByLane(b.ledger.Due(b.now())) {
+		b.settleDue(ctx, s, due)
+	}
+}
+
 // newQuietEngine is an engine that logs nothing.
 func newQuietEngine(t testing.TB, d issuer.Driver, s logical.Storage) *backend {
 	t.Helper()
-	engine := newBackend(Options{Version: "v1.2.3", Drivers: map[string]issuer.Driver{Management: d}}, "backend-uuid")
+	engine := newBackend(Options{Version: "v1.2.3", Drivers: Drivers{issuer.Dedicated: {Management: d}}}, "backend-uuid")
 	err := engine.Setup(t.Context(), &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: s, BackendUUID: "backend-uuid",
 	})
@@ -157,7 +169,7 @@ func newEngineInDebt(t testing.TB, n int) (*backend, logical.Storage) {
 	storage := &logical.InmemStorage{}
 	fake, root := issuertest.NewFake(time.Now)
 	engine := newQuietEngine(t, fake, storage)
-	c := config{Cluster: issuer.Cluster{Product: issuer.Dedicated, Root: root.Secret, Timeout: time.Minute, MaxParallel: 4}, Fingerprint: "here"}
+	c := config{Cluster: issuer.Cluster{Product: issuer.Dedicated, Root: root.Secret, Timeout: time.Minute, MaxParallel: 4}, Fingerprint: "dedicated/here"}
 	entry, err := c.entry()
 	if err != nil {
 		t.Fatal(err)
@@ -167,13 +179,13 @@ func newEngineInDebt(t testing.TB, n int) (*backend, logical.Storage) {
 	}
 	long, soon := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	for i := range n {
-		nonce := vastNonce(i)
-		token, err := fake.Open(c.Cluster).Issue(t.Context(), issuer.Request{Description: engine.tag.describe(nonce, ""), ExpiresAt: soon})
+		accessor := vastAccessor(i)
+		token, err := fake.Open(c.Cluster).Issue(t.Context(), issuer.Request{Description: engine.tag.describe(accessor, ""), ExpiresAt: soon})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := record{Kind: Management, Role: vastRole, Nonce: nonce, State: live, TokenID: token.ID, Fingerprint: "here", IssuedAt: long, ExpiresAt: soon, Due: long}
-		if err := engine.ledger.put(t.Context(), storage, r); err != nil {
+		r := ledger.Record{TokenType: Management, Role: vastRole, Accessor: accessor, State: ledger.Active, TokenID: token.ID, Fingerprint: "dedicated/here", IssuedAt: long, ExpiresAt: soon, Deadline: long}
+		if err := engine.ledger.Put(t.Context(), storage, r); err != nil {
 			t.Fatal(err)
 		}
 	}

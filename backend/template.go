@@ -8,23 +8,23 @@ import (
 	"text/template/parse"
 )
 
-// A description of 100 characters needs little. Templates are written by whoever
-// may write roles, and run in the process of every mount: what loops, or grows
-// by what it is fed, could stop them all.
+// Limits of a description template. The author of a role writes it, and it is
+// executed in the process of all mounts. A template that loops, or whose output
+// grows without limit, could stop them all.
 const (
-	mostFunctions = 8   // calls in one template
-	mostNumber    = 100 // no argument needs to be greater
+	maxTemplateCalls  = 8   // function calls in one template
+	maxTemplateNumber = 100 // largest argument
 )
 
-// templateFunctions are those that a template may call. All but the last five
-// are the sdk's, in helper/template.
+// templateFunctions are the functions that a template may call. The last five are
+// built into text/template, the others come from the SDK's helper/template.
 var templateFunctions = map[string]bool{
 	"random": true, "truncate": true, "truncate_sha256": true, "uppercase": true, "lowercase": true,
 	"sha256": true, "base64": true, "unix_time": true, "unix_time_millis": true, "timestamp": true, "uuid": true,
 	"and": true, "eq": true, "ne": true, "not": true, "or": true,
 }
 
-// checkTemplate refuses templates that could run for long or yield much.
+// checkTemplate refuses templates that could run long or produce much text.
 func checkTemplate(text string) error {
 	tree := parse.New("description")
 	tree.Mode = parse.SkipFuncCheck
@@ -39,7 +39,7 @@ func checkTemplate(text string) error {
 	return checkNode(tree.Root, &calls)
 }
 
-// checkNode checks a node and all below it, counting calls.
+// checkNode checks a node and its children, and counts the calls.
 func checkNode(node parse.Node, calls *int) error {
 	switch n := node.(type) {
 	case *parse.ListNode:
@@ -64,13 +64,13 @@ func checkNode(node parse.Node, calls *int) error {
 		if !templateFunctions[n.Ident] {
 			return fmt.Errorf("%s is not allowed in a description; the functions are %s", n.Ident, strings.Join(slices.Sorted(maps.Keys(templateFunctions)), ", "))
 		}
-		if *calls > mostFunctions {
-			return fmt.Errorf("a description may call %d functions, not more", mostFunctions)
+		if *calls > maxTemplateCalls {
+			return fmt.Errorf("a description may call %d functions, not more", maxTemplateCalls)
 		}
 		return nil
 	case *parse.NumberNode:
-		if !n.IsInt || n.Int64 < 0 || n.Int64 > mostNumber {
-			return fmt.Errorf("numbers in a description must be between 0 and %d", mostNumber)
+		if !n.IsInt || n.Int64 < 0 || n.Int64 > maxTemplateNumber {
+			return fmt.Errorf("numbers in a description must be between 0 and %d", maxTemplateNumber)
 		}
 		return nil
 	case *parse.TextNode, *parse.FieldNode, *parse.StringNode, *parse.BoolNode:

@@ -3,42 +3,40 @@ package backend
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 )
 
-// margin is how long a token outlives the last moment its lease can have. It
-// bounds the clock skew between Vault and the cluster, and the time between
-// our settling a lease and Vault's starting it.
+// margin is how long a token stays valid after the last moment that its lease can
+// have. It covers the clock skew between Vault and the cluster, and the time
+// between the end of settle and the start of the lease in Vault.
 const margin = 30 * time.Second
 
-// What may decide a TTL or a cap, as it is named to users.
+// The names of the limits, as users know them.
 const (
 	limitRequest    = "ttl of the request"
 	limitRoleTTL    = "ttl of the role"
 	limitRoleMaxTTL = "max_ttl of the role"
 	limitMount      = "maximum lease TTL of the mount"
-	limitMint       = "time the mint took"
+	limitIssue      = "time that issuing the token took"
 )
 
-// Terms are what a credential is minted under, fixed before the mint.
+// Terms are fixed before a token is issued.
 type terms struct {
 	TTL, Cap           time.Duration // of the lease, and of the lease with all its renewals
-	TTLLimit, CapLimit string        // what decided each
+	TTLLimit, CapLimit string        // which limit decided each
 	ExpiresAt          time.Time     // of the token: whole seconds, UTC
 }
 
-// renewable reports whether a lease of these terms can be renewed at all.
+// renewable reports whether a lease of these terms can be renewed.
 func (t terms) renewable() bool { return t.TTL < t.Cap }
 
-// newTerms says what a credential of role gets at now if requested is asked
-// for (0: nothing in particular) and the mount allows mountMax at the most.
-//
-// A mountMax of 0 is what the system view answers when it could not be asked,
-// and an error here.
+// newTerms returns the terms of a token of role at now. requested is the TTL that
+// the caller asks for; 0 means none. mountMax is the maximum lease TTL of the
+// mount; 0 is what Vault's system view returns when it cannot be asked, and an
+// error here.
 func newTerms(r role, requested, mountMax time.Duration, now time.Time) (terms, error) {
 	if mountMax <= 0 {
-		return terms{}, errors.New("the maximum lease TTL of the mount could not be learnt; try again")
+		return terms{}, errors.New("the maximum lease TTL of the mount is not available; try again")
 	}
 	t := terms{TTL: r.TTL, TTLLimit: limitRoleTTL, Cap: r.TTL, CapLimit: limitRoleTTL}
 	if r.MaxTTL > 0 {
@@ -57,67 +55,60 @@ func newTerms(r role, requested, mountMax time.Duration, now time.Time) (terms, 
 	return t, nil
 }
 
-// settle says what lease is left when the mint has ended at now. Vault starts
-// the lease after the mint, while the token has aged since before it. It fails
-// when the mint has eaten more than half of the TTL.
+// settle returns the lease that is left when the token was issued at now. Vault
+// starts the lease then, but the token's expiry was fixed before. It is an error
+// if less than half of the TTL is left.
 func (t terms) settle(now time.Time) (ttl, maxTTL time.Duration, err error) {
 	left := t.ExpiresAt.Add(-margin).Sub(now)
 	ttl, maxTTL = min(t.TTL, left), min(t.Cap, left)
 	if ttl < t.TTL/2 {
-		return 0, 0, fmt.Errorf("the mint took so long that only %s of the %s asked for would be left", human(max(0, left).Round(time.Second)), human(t.TTL))
+		return 0, 0, fmt.Errorf("issuing the token took so long that only %s of the requested %s would be left", shortDuration(max(0, left).Round(time.Second)), shortDuration(t.TTL))
 	}
 	return ttl, maxTTL, nil
 }
 
-// renewal says what a renewal at now grants to a lease issued at issued, whose
-// token dies at expires. increment is what the caller asks for (0: nothing in
-// particular).
+// A grant is the answer to a renewal.
+type grant struct {
+	ttl, maxTTL time.Duration // as Vault expects them: maxTTL counts from the issue of the lease
+	latestEnd   time.Time     // that the lease can have with this grant
+}
+
+// renewal returns what a renewal at now grants to a lease that was issued at
+// issued and whose token expires at expires. increment is what the caller asks
+// for; 0 means nothing.
 //
-// Core prefers the caller's increment to the TTL answered, and only the MaxTTL
-// answered, counted from the lease's issue, binds it; so the grant is expressed
-// as both. Core counts in whole seconds.
-func renewal(r role, increment time.Duration, issued, expires, now time.Time) (ttl, maxTTL time.Duration, err error) {
-	ttl = min(r.TTL, expires.Add(-margin).Sub(now))
+// Vault takes the increment of the caller instead of the TTL of the answer, and
+// limits it by the MaxTTL of the answer, which it counts from the issue of the
+// lease, in whole seconds. So the grant is the age of the lease plus the TTL,
+// plus one second for the rounding. Without that second, a renewal near the turn
+// of a second would grant a second less than the first lease, which the Vault
+// Secrets Operator takes for a truncated lease.
+func renewal(r role, increment time.Duration, issued, expires, now time.Time) (grant, error) {
+	left := expires.Add(-margin).Sub(now)
+	ttl := min(r.TTL, left)
 	if increment > 0 {
 		ttl = min(ttl, increment)
 	}
 	ttl = ttl.Truncate(time.Second)
 	if ttl <= 0 {
-		return 0, 0, fmt.Errorf("nothing is left to renew: the token expires at %s, and no token can be extended; read a new credential", expires.UTC().Format(time.RFC3339))
+		return grant{}, fmt.Errorf("nothing is left to renew: the token expires at %s and cannot be extended; read a new credential", timestamp(expires))
 	}
-	return ttl, ttl + now.Truncate(time.Second).Sub(issued.Truncate(time.Second)), nil
+	longest := min(ttl+time.Second, left.Truncate(time.Second))
+	age := now.Truncate(time.Second).Sub(issued.Truncate(time.Second))
+	return grant{ttl: ttl, maxTTL: age + longest, latestEnd: now.Add(longest)}, nil
 }
 
-func ceilSecond(t time.Time) time.Time {
-	if down := t.Truncate(time.Second); down.Before(t) {
-		return down.Add(time.Second)
-	}
-	return t
-}
-
-// human writes a duration as people do: 15m, not 15m0s.
-func human(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
-// warnings explains what a credential gets less of than was asked for.
+// warnings explains why a lease is shorter than requested.
 func (t terms) warnings(r role, requested, ttl time.Duration) (w []string) {
 	asked, what := r.TTL, limitRoleTTL
 	if requested > 0 {
 		asked, what = requested, limitRequest
 	}
 	if t.TTL < asked {
-		w = append(w, fmt.Sprintf("The %s, %s, was cut to %s by the %s.", what, human(asked), human(t.TTL), t.TTLLimit))
+		w = append(w, fmt.Sprintf("The %s, %s, was cut to %s by the %s.", what, shortDuration(asked), shortDuration(t.TTL), t.TTLLimit))
 	}
 	if ttl.Round(time.Second) < t.TTL {
-		w = append(w, fmt.Sprintf("The lease, %s, was cut to %s by the %s.", human(t.TTL), human(ttl.Round(time.Second)), limitMint))
+		w = append(w, fmt.Sprintf("The lease, %s, was cut to %s by the %s.", shortDuration(t.TTL), shortDuration(ttl.Round(time.Second)), limitIssue))
 	}
 	return w
 }

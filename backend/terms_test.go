@@ -131,28 +131,28 @@ func renewOnce(t *testing.T, random *rand.Rand, c *core, r *role, expires time.T
 	}
 	increment := time.Duration(random.IntN(2)) * wholeUpTo(random, 40*24*time.Hour)
 	now := time.Now()
-	ttl, maxTTL, err := renewal(*r, increment, c.issued, expires, now)
+	g, err := renewal(*r, increment, c.issued, expires, now)
 	if err != nil {
 		if expires.Sub(now) >= margin+time.Second {
 			t.Fatalf("%s before the expiry: %v", expires.Sub(now), err)
 		}
 		return false
 	}
-	if ttl > r.TTL {
-		t.Fatalf("a renewal granted %s to a role of %s", ttl, r.TTL)
+	if g.ttl > r.TTL {
+		t.Fatalf("a renewal granted %s to a role of %s", g.ttl, r.TTL)
 	}
 	wait(upTo(random, slack))
 	renewed := time.Now()
-	err = c.renew(increment, ttl, maxTTL)
-	granted := min(ttl, c.issued.Add(c.system.MaxLeaseTTLVal).Sub(renewed)) - renewed.Sub(now) - time.Second
+	err = c.renew(increment, g.ttl, g.maxTTL)
+	granted := min(g.ttl, c.issued.Add(c.system.MaxLeaseTTLVal).Sub(renewed)) - renewed.Sub(now) - time.Second
 	if err != nil {
 		if granted > 0 {
-			t.Fatalf("core refused a renewal by %s: %v", ttl, err)
+			t.Fatalf("core refused a renewal by %s: %v", g.ttl, err)
 		}
 		return false // the mount was tuned below the lease's age
 	}
-	if got := c.end.Sub(renewed); got > r.TTL || got < granted {
-		t.Fatalf("core made %s of a renewal by %s, for a role of %s", got, ttl, r.TTL)
+	if got := c.end.Sub(renewed); got > r.TTL+time.Second || got < granted {
+		t.Fatalf("core made %s of a renewal by %s, for a role of %s", got, g.ttl, r.TTL)
 	}
 	return true
 }
@@ -162,11 +162,11 @@ func TestRenewalLateInLifeGrantsTheRest(t *testing.T) {
 	r := role{TTL: time.Hour, MaxTTL: 2 * time.Hour}
 	expires := issued.Add(2*time.Hour + margin)
 	now := issued.Add(108 * time.Minute) // 90 % of the life
-	ttl, maxTTL, err := renewal(r, 0, issued, expires, now)
-	if err != nil || ttl != 12*time.Minute || maxTTL != 2*time.Hour {
-		t.Errorf("ttl %s, max %s, %v", ttl, maxTTL, err)
+	g, err := renewal(r, 0, issued, expires, now)
+	if err != nil || g.ttl != 12*time.Minute || g.maxTTL != 2*time.Hour {
+		t.Errorf("%+v, %v", g, err)
 	}
-	if _, _, err := renewal(r, 0, issued, expires, issued.Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "read a new credential") {
+	if _, err := renewal(r, 0, issued, expires, issued.Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "read a new credential") {
 		t.Errorf("at the end of its life: %v", err)
 	}
 }

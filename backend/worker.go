@@ -4,228 +4,178 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
-// dueAtOnce is how many due records the worker reads and settles in one go.
-const dueAtOnce = 500
+const (
+	// settleAtOnce is the number of records that the worker reads and settles
+	// together.
+	settleAtOnce = 500
 
-// periodic runs about every minute, with core's state lock held. It only wakes
-// the worker, which core must never wait for, and asks nothing of core itself.
+	// roundTime bounds one round of a lane. What is left is due at the next tick.
+	roundTime = 5 * time.Minute
+)
+
+// A worker acts on the records whose deadline has passed, and on the root
+// credential. Its work is divided into lanes, which never wait for each other:
+// one for each token type of each cluster, and one for the root credential. So a
+// cluster that does not answer delays only its own records.
 //
-// The worker has no timer of its own: a plugin process can outlive a Vault that
-// was killed, and must not act on a ledger that it no longer shares.
+// The worker has no timer of its own: Vault wakes it about once a minute through
+// the periodic function. A plugin process can outlive a Vault that was killed;
+// without a Vault it must not act on a ledger that another node uses.
+type worker struct {
+	mu      sync.Mutex // guards the following
+	ctx     context.Context
+	cancel  context.CancelFunc
+	stopped bool
+	busy    map[string]bool // lanes that are running
+}
+
+// run starts do in its own goroutine, unless the lane is still running or the
+// worker is stopped. It returns at once.
+func (w *worker) run(lane string, do func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped || w.busy[lane] {
+		return
+	}
+	if w.ctx == nil {
+		w.ctx, w.cancel = context.WithCancel(context.Background())
+		w.busy = map[string]bool{}
+	}
+	w.busy[lane] = true
+	go func() {
+		ctx, cancel := context.WithTimeout(w.ctx, roundTime)
+		defer cancel()
+		do(ctx)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.busy, lane)
+	}()
+}
+
+// stop cancels the lanes that are running and starts no others.
+func (w *worker) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// periodic is called by Vault about every minute, while Vault holds its state
+// lock. It only wakes the worker: it must not wait, and it makes no call to
+// Vault.
 func (b *backend) periodic(_ context.Context, req *logical.Request) error {
-	b.workerMu.Lock()
-	defer b.workerMu.Unlock()
-	if b.stopped {
-		return nil
-	}
-	if b.wake == nil {
-		b.wake = make(chan struct{}, 1)
-		ctx, stop := context.WithCancel(context.Background())
-		b.stopWorker = stop
-		go b.work(ctx, req.Storage, b.wake)
-	}
-	select {
-	case b.wake <- struct{}{}:
-	default: // it is awake
-	}
+	b.worker.run("dispatch", func(ctx context.Context) { b.dispatch(ctx, req.Storage) })
 	return nil
 }
 
-// clean stops the worker for good.
-func (b *backend) clean(context.Context) {
-	b.workerMu.Lock()
-	defer b.workerMu.Unlock()
-	b.stopped = true
-	if b.stopWorker != nil {
-		b.stopWorker()
-	}
-}
-
-// work is the worker: it acts whenever it is woken, until ctx is done.
-func (b *backend) work(ctx context.Context, s logical.Storage, wake <-chan struct{}) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-wake:
-			b.act(ctx, s)
-		}
-	}
-}
-
-// act settles everything that is due now. What fails is tried again when it is
-// due again, and what the storage does not let be done, at the next call. On a
-// node that may not write it does nothing.
-func (b *backend) act(ctx context.Context, s logical.Storage) {
+// dispatch starts a lane for each group of due records and one for the root
+// credential. On a node that may not write it does nothing.
+func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 	if !b.WriteSafeReplicationState() {
 		return
 	}
-	if err := b.ledger.load(ctx, s); err != nil {
+	if err := b.ledger.Load(ctx, s); err != nil {
 		if ctx.Err() == nil {
-			b.Logger().Error("the ledger could not be loaded; trying again in a minute", "error", err)
+			b.Logger().Error("the ledger cannot be loaded; trying again in a minute", "error", err)
 		}
 		return
 	}
-	b.keepRoot(ctx, s)
-	due := b.ledger.due(b.now())
-	slices.SortFunc(due, func(x, y indexed) int { // the pending together, for one list tells of them all
-		return cmp.Compare(y.state, x.state)
-	})
-	for some := range slices.Chunk(due, dueAtOnce) {
-		if ctx.Err() != nil {
-			return
-		}
-		if err := b.settleDue(ctx, s, some); err != nil {
-			b.Logger().Warn("due tokens could not all be settled; trying again in a minute", "error", err)
-		}
+	b.worker.run("root", func(ctx context.Context) { b.keepRoot(ctx, s) })
+	for lane, due := range dueByLane(b.ledger.Due(b.now())) {
+		b.worker.run(lane, func(ctx context.Context) { b.settleDue(ctx, s, due) })
 	}
 }
 
-// settleDue acts on records that the index holds for due. The index may be
-// stale: every record is read anew, and judged and changed under its lock,
-// before anything is done.
-func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []indexed) error {
-	var looked, condemned []record
-	var errs []error
+// dueByLane divides due records into lanes. Issuing records come first in each,
+// so that one list is enough to look for all of them.
+func dueByLane(due []ledger.Entry) map[string][]ledger.Entry {
+	lanes := map[string][]ledger.Entry{}
+	order := func(e ledger.Entry) int {
+		if e.State == ledger.Issuing {
+			return 0
+		}
+		return 1
+	}
 	for _, e := range due {
-		r, err := b.claim(ctx, s, e)
-		switch {
-		case errors.Is(err, errNotDue), errors.Is(err, errGone):
-		case err != nil:
-			errs = append(errs, err)
-		case r.State == pending:
-			looked = append(looked, r)
-		default:
-			condemned = append(condemned, r)
+		lane := "records " + e.Fingerprint + " " + e.TokenType
+		lanes[lane] = append(lanes[lane], e)
+	}
+	for _, entries := range lanes {
+		slices.SortFunc(entries, func(x, y ledger.Entry) int {
+			return cmp.Or(order(x)-order(y), x.Deadline.Compare(y.Deadline))
+		})
+	}
+	return lanes
+}
+
+// settleDue settles due records of one lane. It stops when the cluster is out of
+// reach: the rest is due at the next tick.
+func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []ledger.Entry) {
+	for chunk := range slices.Chunk(due, settleAtOnce) {
+		if ctx.Err() != nil {
+			return
+		}
+		var claimed []ledger.Record
+		for _, e := range chunk {
+			r, err := b.claim(ctx, s, e)
+			switch {
+			case err == nil:
+				claimed = append(claimed, r)
+			case !errors.Is(err, errNotDue) && !errors.Is(err, ledger.ErrNotFound):
+				b.Logger().Warn("a due record cannot be read or stored; trying again in a minute", "accessor", e.Accessor, "error", err)
+				return // the storage fails, and would for the others
+			}
+		}
+		failed := b.settle(ctx, s, claimed...)
+		unreachable := false
+		for accessor, err := range failed {
+			unreachable = unreachable || errors.Is(err, issuer.ErrUnreachable)
+			b.Logger().Warn("tokens could not be revoked yet", "count", len(failed), "accessor", accessor, "error", err)
+			break // an outage fails them alike
+		}
+		if unreachable {
+			return
 		}
 	}
-	found, err := b.lookFor(ctx, s, looked)
-	errs = append(errs, err)
-	failed := b.bury(ctx, s, append(condemned, found...)...)
-	for nonce, err := range failed { // one stands for all: an outage fails them alike
-		b.Logger().Warn("tokens that are owed could not be revoked yet", "count", len(failed), "nonce", nonce, "error", err)
-		break
-	}
-	return errors.Join(errs...)
 }
 
 var errNotDue = errors.New("not due")
 
-// claim reads a record and makes sure that it is due. A live one becomes owed,
-// and only once that is stored is its token ours to kill: Vault has lost the
-// lease, and a node that is not active any more cannot write.
-func (b *backend) claim(ctx context.Context, s logical.Storage, e indexed) (record, error) {
-	if e.state != live {
-		r, err := b.ledger.get(ctx, s, e.role, e.nonce)
-		if err == nil && (r.State == live || r.Attempts == 0 && r.Due.After(b.now())) {
-			b.ledger.note(r)
+// claim reads a due record and makes sure that it is due: the index may be older
+// than the record. An active record becomes revoking, because Vault has lost its
+// lease. Only after that is stored may its token be revoked: a node that has
+// lost the leadership cannot store it.
+func (b *backend) claim(ctx context.Context, s logical.Storage, e ledger.Entry) (ledger.Record, error) {
+	if e.State != ledger.Active {
+		r, err := b.ledger.Get(ctx, s, e.Role, e.Accessor)
+		if err == nil && r.State != e.State {
 			err = errNotDue
 		}
 		return r, err
 	}
-	r, err := b.ledger.change(ctx, s, e.role, e.nonce, func(r *record) error {
-		if r.State == live && r.Due.After(b.now()) {
+	r, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) error {
+		if r.State != ledger.Active || r.Deadline.After(b.now()) {
 			return errNotDue
 		}
-		if r.State == live {
-			r.State, r.Due = owed, b.now()
-			r.LastFailure = "Vault did not revoke the lease when it ended"
-		}
+		r.State, r.Deadline = ledger.Revoking, b.now()
+		r.LastFailure = "Vault did not revoke the lease when it ended"
 		return nil
 	})
-	switch {
-	case errors.Is(err, errNotDue):
-		b.ledger.note(r)
-	case err == nil:
-		b.Logger().Warn("a token has outlived its lease and is revoked now", "role", r.Role, "token_id", r.TokenID, "lease_end", r.LeaseEnd)
-		b.event(ctx, "orphan-revoke", "tokens/"+r.Nonce, "role", r.Role, "token_id", r.TokenID)
+	if err == nil {
+		b.Logger().Warn("token outlived its lease; revoking it", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "lease_end", r.LeaseEnd)
+		b.event(ctx, "orphan-revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	}
 	return r, err
-}
-
-// lookFor looks, in one list, for the tokens of mints whose outcome is not
-// known. Those found alive become owed and are returned; those found dead, or
-// absent for long enough, are forgotten; for the others it looks again later.
-func (b *backend) lookFor(ctx context.Context, s logical.Storage, lost []record) (alive []record, err error) {
-	seen, failed := b.survey(ctx, s, lost)
-	for _, r := range lost {
-		ids, listed := seen[r.Nonce]
-		r, judged := b.judge(ctx, s, r, sighting{listed, ids, failed[r.Nonce]})
-		switch {
-		case errors.Is(judged, errNotPending), errors.Is(judged, errGone): // settled by somebody else meanwhile
-		case judged != nil:
-			err = errors.Join(err, judged)
-		case r.State == owed:
-			alive = append(alive, r)
-		}
-	}
-	return alive, err
-}
-
-// A sighting is what a list told of a pending record's token.
-type sighting struct {
-	listed bool
-	alive  []string // ids
-	err    error    // the list told nothing
-}
-
-// judge draws the conclusion from a sighting.
-func (b *backend) judge(ctx context.Context, s logical.Storage, r record, saw sighting) (record, error) {
-	now := b.now()
-	certain := saw.listed && len(saw.alive) == 0 || !saw.listed && now.After(r.IssuedAt.Add(certainlyAbsent))
-	if r.expired(now) || saw.err == nil && certain {
-		return r, b.ledger.drop(ctx, s, r.Role, r.Nonce)
-	}
-	return b.ledger.change(ctx, s, r.Role, r.Nonce, func(r *record) error {
-		switch {
-		case r.State != pending:
-			return errNotPending
-		case saw.err != nil:
-			r.Due = now.Add(owedBackoff(r.Attempts))
-			r.Attempts++
-			r.LastFailure = abridgeFailure(saw.err)
-		case len(saw.alive) > 0:
-			r.State, r.Due = owed, now
-			if len(saw.alive) == 1 {
-				r.TokenID = saw.alive[0]
-			}
-		default:
-			r.Due = now.Add(backoff(time.Minute, time.Hour, r.Absences))
-			r.Absences++
-		}
-		return nil
-	})
-}
-
-// survey lists the configured cluster for the tokens of the records that were
-// made on it and are not dead by themselves. failed says, by nonce, of which
-// records that told nothing.
-func (b *backend) survey(ctx context.Context, s logical.Storage, lost []record) (seen map[string][]string, failed map[string]error) {
-	now := b.now()
-	lost = slices.DeleteFunc(slices.Clone(lost), func(r record) bool { return r.expired(now) })
-	if len(lost) == 0 {
-		return nil, nil
-	}
-	c, err := loadConfig(ctx, s)
-	if err != nil {
-		return nil, failAll(lost, err)
-	}
-	here := slices.DeleteFunc(slices.Clone(lost), func(r record) bool { return r.Fingerprint != c.Fingerprint })
-	failed = failAll(lost, errOtherCluster)
-	for _, r := range here {
-		delete(failed, r.Nonce)
-	}
-	if len(here) == 0 {
-		return nil, failed
-	}
-	seen, missed := b.find(ctx, c, here)
-	maps.Copy(failed, missed)
-	return seen, failed
 }

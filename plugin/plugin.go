@@ -1,5 +1,5 @@
-// Package plugin is the composition root: it puts the drivers into the engine
-// and serves the engine to Vault.
+// Package plugin is the composition root: it connects the engine with the drivers
+// and serves it to Vault.
 package plugin
 
 import (
@@ -49,31 +49,32 @@ func serve() error {
 	})
 }
 
-// factory builds the engine with every driver there is. getenv answers for
-// what stands in the plugin's registration (`vault plugin register -env=…`).
+// factory returns the factory of the engine with all drivers. getenv returns the
+// variables of the plugin's registration (`vault plugin register -env=…`).
 func factory(getenv func(string) string) logical.Factory {
-	return backend.Factory(backend.Options{
-		Version: version,
-		Drivers: map[string]issuer.Driver{
-			backend.Management: influxctl.New(influxctl.Config{
-				Path:   getenv("INFLUXCTL_PATH"),
-				SHA256: getenv("INFLUXCTL_SHA256"),
-			}),
-			backend.Database: managementapi.New(managementapi.Config{
-				UserAgent: "vault-plugin-secrets-influxdb/" + version,
-			}),
-		},
-	})
+	return backend.Factory(backend.Options{Version: version, Drivers: drivers(getenv)})
 }
 
-// errNoMutualTLS is for a Vault from before 1.12.
+// drivers is the table of drivers: by product, then by token type.
+func drivers(getenv func(string) string) backend.Drivers {
+	management := influxctl.New(influxctl.Config{
+		Path:   getenv("INFLUXCTL_PATH"),
+		SHA256: getenv("INFLUXCTL_SHA256"),
+	})
+	database := managementapi.New(managementapi.Config{UserAgent: "vault-plugin-secrets-influxdb/" + version})
+	return backend.Drivers{
+		issuer.Dedicated: {backend.Management: management, backend.Database: database},
+		issuer.Clustered: {backend.Management: management, backend.Database: database},
+	}
+}
+
+// errNoMutualTLS is returned under a Vault older than 1.12.
 var errNoMutualTLS = errors.New("Vault offered no certificate to the plugin (AutoMTLS): " +
 	"this plugin needs Vault 1.12 or newer, or OpenBao")
 
-// requireMutualTLS leaves TLS to go-plugin, which agrees on certificates with
-// every Vault since 1.12 (AutoMTLS), and refuses to serve anything else. Vault
-// hands its certificate over in the variable that is looked at here; without
-// it go-plugin would answer in plain text.
+// requireMutualTLS leaves TLS to go-plugin, which exchanges certificates with every
+// Vault since 1.12 (AutoMTLS). Vault passes its certificate in PLUGIN_CLIENT_CERT.
+// Without it, go-plugin would serve plain text, which is refused here.
 func requireMutualTLS() (*tls.Config, error) {
 	if os.Getenv("PLUGIN_CLIENT_CERT") == "" {
 		return nil, errNoMutualTLS
@@ -81,9 +82,9 @@ func requireMutualTLS() (*tls.Config, error) {
 	return nil, nil
 }
 
-// newLogger writes what Vault reads: a JSON object a line, on stderr. Vault
-// filters by its own level, so a level that is not set, or not known, passes
-// everything on.
+// newLogger returns a logger that writes one JSON object per line to stderr, as
+// Vault expects. Vault filters by its own level, so without a known level
+// everything is written.
 func newLogger(level string) hclog.Logger {
 	l := hclog.LevelFromString(level)
 	if l == hclog.NoLevel {

@@ -104,14 +104,14 @@ write_point() { ask POST "/api/v2/write?bucket=$2" "$1"; }
 
 start_cluster() {
 	mkdir "$scratch/bin"
-	cp "$built/influxctl-sim" "$scratch/bin/influxctl"
-	ln "$scratch/bin/influxctl" "$scratch/bin/influxctl-sim"
-	start cluster.log "$scratch/bin/influxctl-sim" cluster --product dedicated --root-file "$scratch/root-token"
+	cp "$built/influxsim" "$scratch/bin/influxctl"
+	ln "$scratch/bin/influxctl" "$scratch/bin/influxsim"
+	start cluster.log "$scratch/bin/influxsim" cluster --product dedicated --root-file "$scratch/root-token"
 	await grep -q '"url"' "$scratch/cluster.log"
 	cluster_url=$(field "$scratch/cluster.log" url)
 	account_id=$(field "$scratch/cluster.log" account_id)
 	cluster_id=$(field "$scratch/cluster.log" cluster_id)
-	printf '{"url": "%s"}\n' "$cluster_url" >"$scratch/bin/influxctl-sim.json"
+	printf '{"url": "%s"}\n' "$cluster_url" >"$scratch/bin/influxsim.json"
 }
 
 start_vault() {

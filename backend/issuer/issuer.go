@@ -112,6 +112,12 @@ type Traits struct {
 	OneList bool
 }
 
+// Gone reports whether nothing is left to do about a token that a list shows as
+// info.
+func (t Traits) Gone(info Info, now time.Time) bool {
+	return !info.RevokedAt.IsZero() || !t.KeepsExpired && info.Dead(now)
+}
+
 // DefaultUnknownAge is the UnknownAge of products whose documentation does not
 // say how long a new token needs until every part of the cluster knows it.
 const DefaultUnknownAge = 10 * time.Minute
@@ -147,6 +153,16 @@ type Server struct {
 	Version string // empty if the server does not say
 	UUID    string // identifies the cluster; empty if the server does not send one
 	Warning string // what an operator should know although the server can be used
+}
+
+// A UUIDReporter is an Issuer of a product whose clusters send a UUID with their
+// answers. A cluster may begin to send one when it is upgraded.
+type UUIDReporter interface {
+	Issuer
+
+	// ReportedUUID returns the UUID that the cluster has sent most recently, as in
+	// Cluster; empty if it has sent none. It does no I/O.
+	ReportedUUID() string
 }
 
 // A Driver opens issuers. Issuers of one driver share resources, such as a

@@ -4,7 +4,7 @@
 # lease can be renewed no longer, the Agent reads a new credential and renders
 # again before the old token dies.
 #
-# Rendered by a real Agent in plugin/examples_test.go.
+# Rendered by a real Agent in plugin/e2e/examples_test.go.
 
 auto_auth {
   method "approle" {

@@ -10,7 +10,7 @@
 # The command gets INFLUXDB3_TOKEN, INFLUXDB3_ACCOUNT_ID and INFLUXDB3_CLUSTER_ID,
 # which is what Terraform's provider influxdb3 reads, and nothing of Vault's.
 #
-# Run against a real Vault, with a JWT, in plugin/examples_test.go.
+# Run against a real Vault, with a JWT, in plugin/e2e/examples_test.go.
 set -euo pipefail
 role=${1:?usage: with-token.sh ROLE COMMAND [ARG...]}
 shift

@@ -1,7 +1,7 @@
 # For one application: the tokens of its own role, and the end of its own leases.
 # Make one of these per role; here the role is telegraf.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/policies_test.go.
+# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
 
 # POST is the same as GET, with a ttl in the body.
 path "influxdb/creds/telegraf" {

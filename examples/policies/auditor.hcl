@@ -1,6 +1,6 @@
 # For those who look, and change nothing. Nothing of this shows a secret.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/policies_test.go.
+# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
 
 path "influxdb/config" {
   capabilities = ["read"]

@@ -1,6 +1,6 @@
 # For those who run the engine: config, roles, repairs. Not for reading tokens.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/policies_test.go.
+# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
 
 path "influxdb/config" {
   capabilities = ["create", "update", "read", "delete"]

@@ -7,7 +7,7 @@
 #       mgmt_token=@root-token rotation_period=720h
 #   vault write -f influxdb/config/rotate-root
 #
-# The roles are written to a real Vault in plugin/examples_test.go. It is
+# The roles are written to a real Vault in plugin/e2e/examples_test.go. It is
 # parsed as HCL; not validated against the provider.
 
 terraform {

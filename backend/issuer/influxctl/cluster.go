@@ -88,10 +88,10 @@ func (c *cluster) manage(ctx context.Context, verb string, args []string, read f
 	if err != nil {
 		return "", err
 	}
-	if err := c.driver.gate.enter(ctx, c.MaxParallel); err != nil {
+	if err := c.driver.gate.enter(ctx, c.Cluster); err != nil {
 		return "", notRunf("wait to run influxctl: %w", err)
 	}
-	defer c.driver.gate.leave()
+	defer c.driver.gate.leave(c.Cluster)
 	home, err := c.driver.scratch.make()
 	if err != nil {
 		return "", &notRun{err}

@@ -13,8 +13,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // A subject is a cluster to be examined, real or simulated, and its program.

@@ -72,5 +72,6 @@ func (d *Driver) Program(ctx context.Context) (issuer.Program, error) {
 // Close frees what the driver holds. No call may be under way, none may follow.
 func (d *Driver) Close() error {
 	d.launcher.close()
+	defer d.scratch.close()
 	return d.program.close()
 }

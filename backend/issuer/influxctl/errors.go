@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
@@ -90,8 +91,39 @@ var causes = []cause{
 	},
 }
 
-// notFound is how the program may say that it knows no such token.
-var notFound = texts(`not ?found`, `\b404\b`, `no such token`, `unknown token`, `does not exist`)
+var (
+	grpcNotFound = regexp.MustCompile(`(?i)code = not ?found( desc =)?`)
+	notFound     = texts(`not ?found`, `does(n't| not) exist`)
+	noSuchToken  = texts(`\b(no such|unknown) (management )?token`)
+
+	// noun is what may be said not to be found.
+	noun = texts(`\b(token|account|cluster|organi[sz]ation|user|profile|file|directory|config|configuration|command|help|host|address|server|service|method|page|path|route|endpoint|url)s?\b`)
+)
+
+// saysUnknownToken reports whether the error text of a run with one ID says that
+// the cluster knows no such token. The vendor does not document the text. So an
+// account, a cluster or anything else but a token that was not found, and an
+// HTTP status alone, do not count.
+func saysUnknownToken(stderr string) bool {
+	text := grpcNotFound.ReplaceAllString(stderr, "")
+	found := noSuchToken.MatchString(text)
+	matches := notFound.FindAllStringIndex(text, -1)
+	if text != stderr && len(matches) == 0 {
+		found = true // only the code says so: no noun but token may follow
+		matches = [][]int{{len(text), len(text)}}
+	}
+	for _, m := range matches {
+		nouns := noun.FindAllString(text[:m[0]], -1)
+		switch {
+		case len(nouns) == 0 && text == stderr:
+			return false // nothing says what was not found
+		case len(nouns) > 0 && !strings.HasPrefix(strings.ToLower(nouns[len(nouns)-1]), "token"):
+			return false
+		}
+		found = true
+	}
+	return found
+}
 
 // texts matches any of the patterns, in whatever case.
 func texts(patterns ...string) *regexp.Regexp {

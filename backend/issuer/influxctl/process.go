@@ -112,7 +112,7 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 func command(ctx context.Context, j job) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, j.image.path)
 	cmd.Args = append([]string{j.image.name}, j.args...)
-	cmd.Dir, cmd.Env = j.home, environment(j.home) // stdin nil: at its end, so no prompt can hang us
+	cmd.Dir, cmd.Env = j.home, environment(runtime.GOOS, j.home) // stdin nil: at its end, so no prompt can hang us
 	cmd.SysProcAttr = processAttributes()
 	cmd.Cancel = func() error { return killGroup(cmd.Process) }
 	cmd.WaitDelay = grace // for standard error
@@ -129,9 +129,11 @@ var passed = []string{
 	"http_proxy", "https_proxy", "all_proxy", "no_proxy",
 }
 
-// environment is all that the program gets to see: nothing of Vault's, and no
-// INFLUXCTL_ variable, which could turn it to another cluster.
-func environment(home string) []string {
+// environment returns the whole environment of a run on the operating system
+// goos, named as in runtime.GOOS. It holds nothing of Vault's, and no INFLUXCTL_
+// variable, which could choose another cluster. All directories of the user are
+// in home.
+func environment(goos, home string) []string {
 	env := []string{
 		"HOME=" + home,
 		"XDG_CONFIG_HOME=" + filepath.Join(home, "config"),
@@ -140,6 +142,13 @@ func environment(home string) []string {
 		"XDG_STATE_HOME=" + filepath.Join(home, "state"),
 		"NO_COLOR=1",
 		"TERM=dumb",
+	}
+	if goos == "windows" {
+		env = append(env,
+			"USERPROFILE="+home,
+			"APPDATA="+filepath.Join(home, "AppData", "Roaming"),
+			"LOCALAPPDATA="+filepath.Join(home, "AppData", "Local"),
+		)
 	}
 	for _, name := range passed {
 		if value, ok := os.LookupEnv(name); ok {

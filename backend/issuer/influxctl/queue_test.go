@@ -33,7 +33,7 @@ func newRecorder(fail map[string]error) *recorder {
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
-			return same(ids, ctx.Err())
+			return forAll(ids, ctx.Err())
 		}
 		for _, id := range ids {
 			if err := r.fail[id]; err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -12,102 +13,156 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A list may lag behind what was just done. What it does not show yet is looked
-// for again, after these pauses.
-var lookAgainAfter = []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second}
+// A list may not show yet what was just done. It is repeated after these pauses.
+var listPauses = []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second}
 
-// revokeBatch runs `management revoke` for all ids. Only the success of a
-// single id speaks for itself: which of several ids a failure is about, and
-// even whether a partial failure shows in the exit status, is not documented,
-// so that a list settles each id.
+// maxSingleRuns limits how many tokens of one batch are revoked again one by
+// one. The engine tries the others again later.
+const maxSingleRuns = 10
+
+// revokeBatch revokes the tokens ids. It returns an error for each that may
+// still be active.
+//
+// Which of several IDs the error text of a run is about, and whether a partial
+// failure shows in the exit status, is not documented. So a run with several
+// IDs proves nothing by itself; the list that follows proves that a token is
+// revoked. A token for which neither does is revoked once more in a run of its
+// own, whose result is about that token alone.
 func (c *cluster) revokeBatch(ctx context.Context, ids []string) map[string]error {
 	ctx, cancel := context.WithTimeout(ctx, 2*(c.timeout()+overtime)) // a run and a list
 	defer cancel()
-	if len(ids) > 1 && c.stopsEarly(ctx) {
-		failed := map[string]error{}
-		for _, id := range ids {
-			maps.Copy(failed, c.revokeBatch(ctx, []string{id}))
-		}
-		return failed
+	if len(ids) == 1 || c.stopsAtFirstError(ctx) {
+		return c.revokeSingly(ctx, ids)
 	}
-	stderr, err := c.manage(ctx, "revoke", revokeArgs(ids), func(r io.Reader) error {
-		_, err := readBounded(r)
-		return err
-	})
-	switch {
-	case err == nil && len(ids) == 1:
-		return nil
-	case err != nil && !asked(err):
-		return same(ids, err)
+	failed, open := c.revokeTogether(ctx, ids)
+	rand.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] }) // so that each has its turn
+	n := min(len(open), maxSingleRuns)
+	maps.Copy(failed, c.revokeSingly(ctx, open[:n]))
+	for _, id := range open[n:] {
+		failed[id] = fmt.Errorf("influxctl management revoke: a run with several tokens did not prove that %s is revoked; it must be revoked again", id)
 	}
-	return c.settle(ctx, ids, err, notFound.MatchString(plain([]byte(stderr))))
+	return failed
 }
 
-// stopsEarly reports whether the program leaves the other ids alone when one
-// cannot be revoked.
-func (c *cluster) stopsEarly(ctx context.Context) bool {
-	facts, _, _ := c.driver.program.prove(ctx) // without, the run will say why
+// stopsAtFirstError reports whether a run with several IDs ends at the first
+// that fails.
+func (c *cluster) stopsAtFirstError(ctx context.Context) bool {
+	facts, _, _ := c.driver.program.prove(ctx) // the run reports the error
 	v, _ := parseVersion(facts.Version)
 	return v.before(persistVersion)
 }
 
-// settle tells for each id whether it is dead after a run that ended with err,
-// and whether that run spoke of an id not found.
-func (c *cluster) settle(ctx context.Context, ids []string, err error, notFound bool) map[string]error {
-	var seen map[string]issuer.Info
-	listErr := c.lookAgain(ctx, func() (bool, error) {
+// revokeTogether revokes several tokens in one run and reads a list. It returns
+// the errors of those that must not be tried again now, and the IDs of those
+// about which run and list leave doubt.
+func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[string]error, open []string) {
+	_, err := c.runRevoke(ctx, ids)
+	if err != nil && !asked(err) {
+		return forAll(ids, err), nil
+	}
+	var listed map[string]issuer.Info
+	listErr := c.repeatList(ctx, func() (bool, error) {
 		var listErr error
-		seen, listErr = c.infos(ctx, ids)
-		// Only a run that claims success is worth waiting for.
-		return err != nil || !c.anyAlive(seen), listErr
+		listed, listErr = c.infos(ctx, ids)
+		// After a failed run the list cannot be expected to change.
+		return err != nil || !c.anyActive(listed), listErr
 	})
 	if listErr != nil {
-		if err == nil {
-			return same(ids, fmt.Errorf("revoked in a group, of which the list that follows tells nothing: %v", listErr))
-		}
-		return same(ids, fmt.Errorf("%w; a list, to tell what is revoked, failed as well", err))
+		return forAll(ids, unsettled(err, listErr)), nil
 	}
-	failed := map[string]error{}
+	failed = map[string]error{}
 	for _, id := range ids {
-		if fate := c.fate(id, seen, err, notFound); fate != nil {
-			failed[id] = fate
+		info, ok := listed[id]
+		switch {
+		case ok && info.Dead(c.driver.now()):
+		case ok && err == nil:
+			failed[id] = fmt.Errorf("influxctl management revoke: it reported success, but %s is listed as active", id)
+		default:
+			open = append(open, id)
+		}
+	}
+	return failed, open
+}
+
+// revokeSingly revokes each token in a run of its own. A run that succeeds
+// proves that its token is revoked. One list decides about the others.
+func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]error {
+	failed := map[string]error{}
+	unknown := map[string]bool{} // by ID: the program says that there is no such token
+	var check []string
+	for i, id := range ids {
+		stderr, err := c.runRevoke(ctx, []string{id})
+		switch {
+		case err == nil:
+			continue
+		case !asked(err) || ctx.Err() != nil: // the next run would fail in the same way
+			maps.Copy(failed, forAll(ids[i:], err))
+			return c.settle(ctx, check, unknown, failed)
+		}
+		failed[id], unknown[id] = err, saysUnknownToken(stderr)
+		check = append(check, id)
+	}
+	return c.settle(ctx, check, unknown, failed)
+}
+
+// settle reads a list and decides about the tokens ids, whose own runs have
+// failed with the errors in failed.
+func (c *cluster) settle(ctx context.Context, ids []string, unknown map[string]bool, failed map[string]error) map[string]error {
+	if len(ids) == 0 {
+		return failed
+	}
+	listed, listErr := c.infos(ctx, ids)
+	for _, id := range ids {
+		err := failed[id]
+		info, ok := listed[id]
+		switch {
+		case listErr != nil:
+			failed[id] = unsettled(err, listErr)
+		case ok && info.Dead(c.driver.now()):
+			delete(failed, id)
+		case ok:
+			failed[id] = fmt.Errorf("%s is listed as active: %w", id, err)
+		case unknown[id]:
+			failed[id] = &verdict{issuer.ErrUnknown, fmt.Errorf("%s is not listed: %v", id, err)}
+		default:
+			failed[id] = fmt.Errorf("%s is not listed: %w", id, err)
 		}
 	}
 	return failed
 }
 
-// fate is nil if id is dead by what a full list has shown.
-func (c *cluster) fate(id string, seen map[string]issuer.Info, err error, notFound bool) error {
-	info, listed := seen[id]
-	switch {
-	case listed && info.Dead(c.driver.now()):
-		return nil
-	case listed && err == nil:
-		return fmt.Errorf("influxctl management revoke: it ended well, but %s is listed as alive", id)
-	case listed:
-		return fmt.Errorf("%s is alive: %w", id, err)
-	case err == nil:
-		return nil
-	case notFound:
-		return &verdict{issuer.ErrUnknown, fmt.Errorf("%s is not listed: %w", id, err)}
+// unsettled is the error of a token after a run that ended with err and a list
+// that failed.
+func unsettled(err, listErr error) error {
+	if err == nil {
+		return fmt.Errorf("influxctl management revoke: it reported success for several tokens, but the list to confirm it failed: %v", listErr)
 	}
-	return fmt.Errorf("%s is not listed: %w", id, err)
+	return fmt.Errorf("%w; the list to see whether the token is revoked failed too", err)
 }
 
-// infos returns what the list says of ids.
+// runRevoke runs `management revoke` and returns its standard error.
+func (c *cluster) runRevoke(ctx context.Context, ids []string) (string, error) {
+	stderr, err := c.manage(ctx, "revoke", revokeArgs(ids), func(r io.Reader) error {
+		_, err := readBounded(r)
+		return err
+	})
+	return plain([]byte(stderr)), err
+}
+
+// infos returns what the list says about ids.
 func (c *cluster) infos(ctx context.Context, ids []string) (map[string]issuer.Info, error) {
-	seen := map[string]issuer.Info{}
+	listed := map[string]issuer.Info{}
 	err := c.List(ctx, func(info issuer.Info) error {
 		if slices.Contains(ids, info.ID) {
-			seen[info.ID] = info
+			listed[info.ID] = info
 		}
 		return nil
 	})
-	return seen, err
+	return listed, err
 }
 
-func (c *cluster) anyAlive(seen map[string]issuer.Info) bool {
-	for _, info := range seen {
+func (c *cluster) anyActive(listed map[string]issuer.Info) bool {
+	for _, info := range listed {
 		if !info.Dead(c.driver.now()) {
 			return true
 		}
@@ -115,14 +170,14 @@ func (c *cluster) anyAlive(seen map[string]issuer.Info) bool {
 	return false
 }
 
-// idOf finds the id of a token just created, by its description and by the
+// idOf finds the ID of a token just created, by its description and by the
 // beginning of its secret.
-func (c *cluster) idOf(ctx context.Context, desc, secret string) (string, error) {
+func (c *cluster) idOf(ctx context.Context, description, secret string) (string, error) {
 	var ids []string
-	err := c.lookAgain(ctx, func() (bool, error) {
+	err := c.repeatList(ctx, func() (bool, error) {
 		ids = nil
 		err := c.List(ctx, func(info issuer.Info) error {
-			if info.Description == desc && strings.HasPrefix(secret, info.Prefix) {
+			if info.Description == description && strings.HasPrefix(secret, info.Prefix) {
 				ids = append(ids, info.ID)
 			}
 			return nil
@@ -133,29 +188,29 @@ func (c *cluster) idOf(ctx context.Context, desc, secret string) (string, error)
 	case err != nil:
 		return "", err
 	case len(ids) != 1:
-		return "", fmt.Errorf("%d tokens are listed under its description, not one", len(ids))
+		return "", fmt.Errorf("%d tokens have its description, want one", len(ids))
 	}
 	return ids[0], nil
 }
 
-// lookAgain calls look until it has seen what it wants, has failed, or has
-// been called often enough; or until ctx is done.
-func (c *cluster) lookAgain(ctx context.Context, look func() (bool, error)) error {
-	for _, pause := range lookAgainAfter {
+// repeatList calls list until it reports that the list is complete, fails, or
+// has been called after each pause.
+func (c *cluster) repeatList(ctx context.Context, list func() (complete bool, err error)) error {
+	for _, pause := range listPauses {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause):
 		}
-		if seen, err := look(); seen || err != nil {
+		if complete, err := list(); complete || err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// same is one error for all ids.
-func same(ids []string, err error) map[string]error {
+// forAll is one error for all ids.
+func forAll(ids []string, err error) map[string]error {
 	failed := map[string]error{}
 	for _, id := range ids {
 		failed[id] = err

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +17,8 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // A simulation is a driver for a simulated cluster.
@@ -86,11 +85,7 @@ func (s *simulation) usable(ctx context.Context, token issuer.Secret) (bool, err
 // leftovers are processes that run and profiles that stand.
 func (s *simulation) leftovers() (left []string) {
 	eventually(s.t, "no influxctl runs", func() bool { return s.Running() == 0 })
-	names, err := filepath.Glob(filepath.Join(s.dir, "*"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return names
+	return runDirs(s.t, s.dir)
 }
 
 func (s *simulation) issue(desc string) (issuer.Token, error) {

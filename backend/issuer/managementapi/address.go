@@ -3,74 +3,49 @@ package managementapi
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
-	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
-// dedicatedOrigin is where the API of every Cloud Dedicated cluster is.
+// dedicatedOrigin is the origin of the API for all clusters of Cloud Dedicated,
+// see docs/vendor-facts.md, "management-api-paths".
 const dedicatedOrigin = "https://console.influxdata.com"
 
-// originOf says where the API of a cluster is, without a path.
+// originOf returns the origin of the API of a cluster.
 func originOf(c issuer.Cluster) (string, error) {
 	switch {
 	case c.APIURL != "":
-		return parseOrigin(c.APIURL)
+		return httpapi.ParseOrigin(c.APIURL)
 	case c.Product == issuer.Dedicated:
 		return dedicatedOrigin, nil
 	case c.Host == "":
 		return "", errors.New("neither host nor api_url is set in config")
 	}
-	host := c.Host
-	switch {
-	case c.Port != "":
-		host = net.JoinHostPort(c.Host, c.Port)
-	case strings.Contains(c.Host, ":"):
-		host = "[" + c.Host + "]"
-	}
-	scheme := "https"
-	if c.DisableTLS {
-		scheme = "http"
-	}
-	return parseOrigin(scheme + "://" + host)
+	return httpapi.Origin(c)
 }
 
-// parseOrigin proves that text is an origin and nothing more. Its errors do not
-// quote text, in which somebody may have put a password.
-func parseOrigin(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
-		return "", errors.New("api_url or host in config is no origin, such as https://cluster.example.com")
-	}
-	origin := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
-	if strings.TrimSuffix(text, "/") != origin {
-		return "", errors.New("api_url or host in config says more than an origin, such as https://cluster.example.com")
-	}
-	return origin, nil
-}
-
-// collectionsOf returns the paths under which a cluster may serve its database
+// collectionsOf returns the paths at which a cluster may serve its database
 // tokens, the documented one first.
 //
-// For Clustered that is the short path; yet InfluxData's own clients have been
-// seen to use the path of Cloud Dedicated with it. Where the ids are configured
-// that path is tried once the cluster has said that it does not serve the
-// documented one.
+// For Clustered the documented path is the short one. Clients of InfluxData have
+// used the path of Cloud Dedicated with it, so that one is tried too if the IDs
+// are configured and the cluster does not serve the documented path. See
+// docs/vendor-facts.md, "management-api-paths".
 func collectionsOf(c issuer.Cluster) ([]string, error) {
-	var long []string
+	var withIDs []string
 	if c.AccountID != "" && c.ClusterID != "" {
-		long = []string{"/api/v0/accounts/" + url.PathEscape(c.AccountID) + "/clusters/" + url.PathEscape(c.ClusterID) + "/tokens"}
+		withIDs = []string{"/api/v0/accounts/" + url.PathEscape(c.AccountID) + "/clusters/" + url.PathEscape(c.ClusterID) + "/tokens"}
 	}
 	switch c.Product {
 	case issuer.Clustered:
-		return append([]string{"/api/v0/tokens"}, long...), nil
+		return append([]string{"/api/v0/tokens"}, withIDs...), nil
 	case issuer.Dedicated:
-		if long == nil {
+		if withIDs == nil {
 			return nil, errors.New("account_id and cluster_id are not set in config")
 		}
-		return long, nil
+		return withIDs, nil
 	}
-	return nil, fmt.Errorf("%q is not a product with a Management API", c.Product)
+	return nil, fmt.Errorf("the product %q has no Management API", c.Product)
 }

@@ -2,7 +2,6 @@ package managementapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,10 +10,11 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
-// An order is the body of a POST: the token that is asked for.
-type order struct {
+// A createRequest is the body of a POST that creates a token.
+type createRequest struct {
 	Description    string       `json:"description"`
 	Permissions    []permission `json:"permissions"`
 	ExpiresAt      string       `json:"expiresAt,omitempty"`
@@ -26,81 +26,77 @@ type permission struct {
 	Resource string `json:"resource"` // the name of a database, or "*"
 }
 
-// orderOf writes a request in the API's words. Times are whole seconds: a
-// client that sent fractions would not find them again.
-func orderOf(r issuer.Request) order {
-	o := order{Description: r.Description, Permissions: []permission{}} // never null
+// newCreateRequest encodes a request. Times are in whole seconds, the only form
+// that all clusters keep: docs/vendor-facts.md, "expiry-format".
+func newCreateRequest(r issuer.Request) createRequest {
+	c := createRequest{Description: r.Description, Permissions: []permission{}} // never null
 	for _, database := range r.Read {
-		o.Permissions = append(o.Permissions, permission{"read", database})
+		c.Permissions = append(c.Permissions, permission{"read", database})
 	}
 	for _, database := range r.Write {
-		o.Permissions = append(o.Permissions, permission{"write", database})
+		c.Permissions = append(c.Permissions, permission{"write", database})
 	}
 	if !r.ExpiresAt.IsZero() {
-		o.ExpiresAt = r.ExpiresAt.UTC().Format(time.RFC3339)
+		c.ExpiresAt = r.ExpiresAt.UTC().Format(time.RFC3339)
 	}
-	return o
+	return c
 }
 
-// typed says what kind of expiry the order has, which one page of the
-// documentation asks for and the API's specification does not know.
-func (o order) typed() order {
-	o.ExpirationType = "datetime"
-	if o.ExpiresAt == "" {
-		o.ExpirationType = "noExpiration"
+// withExpirationType adds expirationType, which one page of the documentation
+// requires and the API's specification does not have: docs/vendor-facts.md,
+// "management-api-expiration-type".
+func (c createRequest) withExpirationType() createRequest {
+	c.ExpirationType = "datetime"
+	if c.ExpiresAt == "" {
+		c.ExpirationType = "noExpiration"
 	}
-	return o
+	return c
 }
 
-// Issue mints a token by one POST. A second one follows only on an answer of
-// 400 that asks for the kind of expiry, or of 404 from a path that turns out
-// not to be the cluster's: neither has made anything.
+// Issue creates a token with one POST. It sends a second POST only after a 400
+// that asks for expirationType, or after a 404 from a path at which the cluster
+// has no tokens. Neither has created a token.
 func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
-	o := orderOf(r)
-	made, answer, err := c.post(ctx, o)
-	if err == nil && answer.status == http.StatusBadRequest && strings.Contains(strings.ToLower(answer.message), "expirationtype") {
-		made, answer, err = c.post(ctx, o.typed())
+	body := newCreateRequest(r)
+	created, answer, err := c.create(ctx, body)
+	if err == nil && answer.Status == http.StatusBadRequest && strings.Contains(strings.ToLower(message(answer.Body)), "expirationtype") {
+		created, answer, err = c.create(ctx, body.withExpirationType())
 	}
-	if err == nil && !answer.success() {
-		err = answer.err(c.secrets()...)
+	if err == nil && !answer.Success() {
+		err = c.statusError(answer)
 	}
 	if err != nil {
-		return issuer.Token{}, fmt.Errorf("mint a database token: %w", err)
+		return issuer.Token{}, fmt.Errorf("issue a database token: %w", err)
 	}
-	if err := c.checkMinted(made, r); err != nil {
-		return issuer.Token{}, fmt.Errorf("mint a database token: one was made, but %w", err)
+	if err := c.checkCreated(created, r); err != nil {
+		return issuer.Token{}, fmt.Errorf("issue a database token: the cluster created one, but %w", err)
 	}
-	return issuer.Token{ID: made.ID, Secret: issuer.NewSecret(made.AccessToken)}, nil
+	return issuer.Token{ID: created.ID, Secret: issuer.NewSecret(created.AccessToken)}, nil
 }
 
-// post sends an order once.
-func (c *cluster) post(ctx context.Context, o order) (made tokenJSON, _ reply, _ error) {
-	body, err := json.Marshal(o)
-	if err != nil {
-		return tokenJSON{}, reply{}, notSent("write the order", err)
-	}
-	answer, err := c.ask(ctx, query{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
-		made, err = decodeToken(r)
+// create sends one POST.
+func (c *cluster) create(ctx context.Context, body createRequest) (created tokenJSON, answer httpapi.Response, err error) {
+	answer, err = c.do(ctx, call{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
+		created, err = decodeToken(r)
 		return err
 	}})
-	return made, answer, err
+	return created, answer, err
 }
 
 var (
-	errNoSecret  = errors.New("the answer does not hold it")
-	errOtherTerm = errors.New("the answer says that it does not expire as was asked: " +
-		"InfluxDB Clustered knows expiry since release 20250508-1719206")
+	errNoSecret    = errors.New("the answer does not hold its secret")
+	errWrongExpiry = errors.New("the answer does not show the requested expiry: InfluxDB Clustered supports it since release 20250508-1719206, so upgrade the cluster")
 )
 
-// checkMinted says what is wrong with a token just made.
-func (c *cluster) checkMinted(made tokenJSON, r issuer.Request) error {
+// checkCreated returns what is wrong with a token that was just created.
+func (c *cluster) checkCreated(created tokenJSON, r issuer.Request) error {
 	switch {
-	case !plausibleID(made.ID):
+	case !plausibleID(created.ID):
 		return errNoID
-	case made.AccessToken == "" || made.AccessToken == c.Root.Reveal():
+	case created.AccessToken == "" || created.AccessToken == c.Root.Reveal():
 		return errNoSecret
-	case !r.ExpiresAt.IsZero() && (made.ExpiresAt.IsZero() || made.ExpiresAt.After(r.ExpiresAt.Add(time.Second))):
-		return errOtherTerm
+	case !r.ExpiresAt.IsZero() && (created.ExpiresAt.IsZero() || created.ExpiresAt.After(r.ExpiresAt.Add(time.Second))):
+		return errWrongExpiry
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 const (

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
+
+// pauses are the pauses between requests, if the server asks for none.
+var pauses = []time.Duration{500 * time.Millisecond, 2 * time.Second, 4 * time.Second}
 
 // later answers with a status and a Retry-After.
 func later(code int, retryAfter string) http.HandlerFunc {
@@ -45,7 +47,7 @@ func TestReadingAndRevokingAreTriedAgain(t *testing.T) {
 		for verb, last := range map[string]http.HandlerFunc{"GET " + shortPath: text(`[]`), "DELETE" + one: status(204, "")} {
 			s := newStage(t, script(map[string][]http.HandlerFunc{verb: append(append([]http.HandlerFunc{}, c.answers...), last), "GET" + one: {status(403, "")}}))
 			now := time.Now().Truncate(time.Second)
-			s.Driver.now = func() time.Time { return now }
+			s.Driver.options.Now = func() time.Time { return now }
 			var err error
 			if verb[0] == 'G' {
 				_, err = collect(t.Context(), s.open())
@@ -83,25 +85,10 @@ func TestAPauseThatOutlastsTheCallerIsNotMade(t *testing.T) {
 	}
 }
 
-func TestAPauseEndsWithItsCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := pause(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		start = time.Now()
-		if err := pause(t.Context(), time.Minute); err != nil || time.Since(start) != time.Minute {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-	})
-}
-
 func TestAnEndDuringAPauseTellsWhatTheClusterSaid(t *testing.T) {
 	s := newStage(t, status(503, "we are busy"))
 	ctx, cancel := context.WithCancel(t.Context())
-	s.Driver.pause = func(context.Context, time.Duration) error { cancel(); return ctx.Err() }
+	s.Driver.options.Pause = func(context.Context, time.Duration) error { cancel(); return ctx.Err() }
 	if _, err := collect(ctx, s.open()); is(err) != "doubt" || len(s.requests("")) != 1 {
 		t.Errorf("%v after %q", err, s.requests(""))
 	}

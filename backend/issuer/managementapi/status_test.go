@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // is names the kind of an error.
@@ -122,7 +124,7 @@ func TestA404ThatIsNotTheClustersProvesNothing(t *testing.T) {
 	}
 	one := " " + shortPath + "/" + someID
 	s := newStage(t, script(map[string][]http.HandlerFunc{
-		"GET " + shortPath: {text(`[]`), page}, // the cluster goes away behind its proxy
+		"GET " + shortPath: {text(`[]`), text(`[]`), page}, // the cluster goes away behind its proxy
 		"DELETE" + one:     {status(404, "token not found"), page},
 		"GET" + one:        {status(404, "token not found"), page},
 	}))
@@ -214,8 +216,8 @@ func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
 		"a later expiry":        answer(someID, secret, expires.Add(time.Minute)),
 		"a time that is none":   `{"id":"` + someID + `","accessToken":"` + secret + `","expiresAt":"` + secret + `"}`,
 		"a secret for a number": `{"id":5,"accessToken":"` + secret + `"}`,
-		"more than fits":        answer(someID, secret+strings.Repeat("A", maxAnswer), expires),
-		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", maxAnswer) + "}",
+		"more than fits":        answer(someID, secret+strings.Repeat("A", httpapi.MaxAnswer), expires),
+		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", httpapi.MaxAnswer) + "}",
 		"a second token":        answer(someID, secret, expires) + answer(someID, secret, expires),
 	} {
 		s := newStage(t, text(body))
@@ -295,8 +297,8 @@ func TestPartOfAListIsNoList(t *testing.T) {
 
 func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"code":409,"message":"a token of this\n  description exists"}`: `saying "a token of this description exists"`,
-		`{"code":"conflict","message":"it exists"}`:                      `saying "it exists"`,
+		`{"code":409,"message":"a token of this\n  description exists"}`: `with the message "a token of this description exists"`,
+		`{"code":"conflict","message":"it exists"}`:                      `with the message "it exists"`,
 		`{"code":409,"message":"` + strings.Repeat("long ", 100) + `"}`:  "long …",
 		`<html>it exists</html>`:                                         "409 Conflict",
 		`{"message":"it exists"}`:                                        "409 Conflict",
@@ -310,7 +312,7 @@ func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "7s") || len(err.Error()) > 500 {
 			t.Errorf("%s: %v", body, err)
 		}
-		if said := strings.Contains(err.Error(), "saying"); said != strings.HasPrefix(want, "saying") && want != "long …" {
+		if said := strings.Contains(err.Error(), "with the message"); said != strings.HasPrefix(want, "with the message") && want != "long …" {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
@@ -439,5 +441,70 @@ func TestACallThatWaitsForOthersIsNotBegun(t *testing.T) {
 	defer cancel()
 	if _, err := s.Open(where).Issue(ctx, request("d")); !errors.Is(err, issuer.ErrRefused) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
+	}
+}
+
+// A 404 for one token is about the token only if the collection is served at
+// that moment. An account or a cluster that is gone answers 404 too, in the
+// API's own form.
+func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
+	one := " " + shortPath + "/" + someID
+	const alive = `[{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}]`
+	const revoked = `[{"id":"` + someID + `","description":"d","revokedAt":"2026-01-02T03:04:05Z"}]`
+	clusterGone := status(404, "cluster not found")
+	for _, c := range []struct {
+		name       string
+		collection http.HandlerFunc // after it was served once
+		want       string
+	}{
+		{"served without the token", text(`[]`), "unknown"},
+		{"served with the active token", text(alive), "refused"},
+		{"served with the revoked token", text(revoked), "ok"},
+		{"cluster not found", clusterGone, "refused"},
+		{"account not found", status(404, "account not found"), "refused"},
+		{"router's 404", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "404", http.StatusNotFound) }, "refused"},
+		{"server error", status(500, "x"), "refused"},
+		{"incomplete list", text(`[{"id":"` + clusterID + `"}`), "refused"},
+		{"login page", text(`<html>log in</html>`), "refused"},
+	} {
+		s := newStage(t, script(map[string][]http.HandlerFunc{
+			"GET " + shortPath: {text(`[]`), c.collection},
+			"DELETE" + one:     {clusterGone},
+			"GET" + one:        {clusterGone},
+		}))
+		if _, err := collect(t.Context(), s.open()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.open().Revoke(t.Context(), someID)[someID]; is(err) != c.want {
+			t.Errorf("%s: %s, want %s: %v", c.name, is(err), c.want, err)
+		}
+	}
+}
+
+// One list answers for all unknown IDs of a call.
+func TestRevoke_ManyUnknownIDsNeedOneList(t *testing.T) {
+	s := simulate(t, simulator.Clustered, nil)
+	if _, err := collect(t.Context(), s.open()); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for i := range 20 {
+		ids = append(ids, fmt.Sprintf("dddddddd-0000-4000-8000-%012d", i))
+	}
+	before := len(s.requests(http.MethodGet))
+	failed := s.open().Revoke(t.Context(), ids...)
+	for _, id := range ids {
+		if !errors.Is(failed[id], issuer.ErrUnknown) {
+			t.Errorf("%s: %v", id, failed[id])
+		}
+	}
+	lists := 0
+	for _, r := range s.requests(http.MethodGet)[before:] {
+		if r == "GET "+shortPath {
+			lists++
+		}
+	}
+	if lists != 1 {
+		t.Errorf("%d lists, want 1", lists)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +25,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
 // A pair is a certificate and its key.
@@ -137,21 +136,6 @@ func TestAClientCertificateThatIsRefusedLate(t *testing.T) {
 	if ids, _ := s.described("d"); err == nil || len(ids) > 0 {
 		t.Errorf("%v, %d tokens made", err, len(ids))
 	}
-	alert := &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}
-	var d departure
-	d.connected.Store(true)
-	if err := d.judge(&url.Error{Op: "Post", URL: "x", Err: fmt.Errorf("broken: %w", alert)}); is(err) != "refused" {
-		t.Errorf("on a fresh connection: %v", err)
-	}
-	d.reused.Store(true)
-	if err := d.judge(alert); is(err) != "doubt" {
-		t.Errorf("on a connection that has served: %v", err)
-	}
-	d = departure{}
-	d.connected.Store(true)
-	if err := d.judge(&net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}); is(err) != "doubt" {
-		t.Errorf("another alert: %v", err)
-	}
 }
 
 func TestHTTP2IsSpokenWhereTheClusterCan(t *testing.T) {
@@ -220,7 +204,7 @@ func TestAHandshakeThatNeverEndsIsARefusal(t *testing.T) {
 		eventually(t, "it is called", func() bool { return accepted.Load() > before })
 		cancel()
 	})
-	if _, err := s.Open(where).Issue(ctx, request("d")); is(err) != "refused" || !strings.Contains(err.Error(), "given up") {
+	if _, err := s.Open(where).Issue(ctx, request("d")); is(err) != "refused" || !strings.Contains(err.Error(), "canceled before") {
 		t.Error(err)
 	}
 }

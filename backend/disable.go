@@ -1,0 +1,92 @@
+package backend
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
+)
+
+// Vault disables and moves a mount in the same way at first: it marks the mount
+// as tainted and revokes its leases one after the other. Only when it disables
+// the mount, it then calls Clean, and deletes the storage. So tokens that no
+// lease holds, and the root credential, must survive until Clean.
+
+// cleanTime bounds what clean does on a mount that is being disabled. Vault serves
+// no other request meanwhile.
+const cleanTime = 10 * time.Second
+
+// clean is called by Vault when the engine is closed: at a seal, a reload, a
+// step-down, and when the mount is disabled. It stops the worker. When the mount
+// is disabled, it revokes the tokens that are left and a root credential that
+// the engine issued, because no one can do so afterwards.
+func (b *backend) clean(ctx context.Context) {
+	b.worker.stop()
+	if b.storage == nil || !b.System().Tainted() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanTime)
+	defer cancel()
+	if err := b.revokeRest(ctx, b.storage); err != nil {
+		b.Logger().Warn("not every token of the disabled mount could be revoked", "error", err)
+	}
+}
+
+// revokeRest revokes what a disabled mount still holds.
+func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
+	c, err := loadConfig(ctx, s)
+	if errors.Is(err, errNoConfig) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, underWay, err := findRotation(ctx, s)
+	if underWay && c.Root != r.Token {
+		err = b.cancelRotation(ctx, s, r)
+	}
+	if failed := b.ledger.Load(ctx, s); failed != nil {
+		return errors.Join(err, failed)
+	}
+	for _, failed := range b.settle(ctx, s, b.recordsOf(ctx, s, b.ledger.Settled())...) {
+		err = errors.Join(err, failed)
+	}
+	if c.RootAccessor != "" {
+		err = errors.Join(err, b.revokeItself(ctx, s, c, b.retired(c, c.RootAccessor, 0)))
+	}
+	return err
+}
+
+// revokeOthers revokes all leased tokens of a mount that is being disabled or
+// moved, except one. Vault revokes its leases one after the other then, which
+// would take a request to the cluster for each.
+func (b *backend) revokeOthers(ctx context.Context, s logical.Storage, except string) {
+	if err := b.ledger.Load(ctx, s); err != nil {
+		b.Logger().Warn("the tokens of a mount that is being disabled cannot be revoked together", "error", err)
+		return
+	}
+	others := slices.DeleteFunc(b.ledger.Settled(), func(e ledger.Entry) bool { return e.Accessor == except || !isRoleName(e.Role) })
+	slices.SortFunc(others, func(x, y ledger.Entry) int { // those without an ID need a list: last
+		return cmp.Compare(y.TokenID, x.TokenID)
+	})
+	for chunk := range slices.Chunk(others, settleAtOnce) {
+		if failed := b.settle(ctx, s, b.recordsOf(ctx, s, chunk)...); len(failed) > 0 {
+			return // the revocation of each lease will report its own error
+		}
+	}
+}
+
+// recordsOf reads the records of entries, except those that are gone.
+func (b *backend) recordsOf(ctx context.Context, s logical.Storage, entries []ledger.Entry) (records []ledger.Record) {
+	for _, e := range entries {
+		if r, err := b.ledger.Get(ctx, s, e.Role, e.Accessor); err == nil {
+			records = append(records, r)
+		}
+	}
+	return records
+}

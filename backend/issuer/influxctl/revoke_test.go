@@ -1,0 +1,111 @@
+//go:build linux
+
+package influxctl
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
+)
+
+const unknownID = "00000000-dead-4bad-8bad-000000000000"
+
+// The list does not show a new token yet. That another ID of the batch is not
+// found says nothing about this one.
+func TestRevoke_NotFoundIsAboutOneID(t *testing.T) {
+	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
+	active := s.mustIssue("active")
+	s.SetFaults(simulator.Faults{
+		ListLag:      simulator.Duration(time.Hour),
+		RevokeErrors: map[string]string{active.ID: simulator.TextInternal},
+	})
+	failed := s.open().Revoke(t.Context(), active.ID, unknownID)
+	if err := failed[active.ID]; err == nil || errors.Is(err, issuer.ErrUnknown) {
+		t.Errorf("the active token: %v", err)
+	}
+	if err := failed[unknownID]; !errors.Is(err, issuer.ErrUnknown) {
+		t.Errorf("the unknown token: %v", err)
+	}
+}
+
+// A run with several IDs that ends with status 0 says nothing about an ID that
+// the list does not show. A run with that ID alone does.
+func TestRevoke_BatchSuccessIsNoProofForAnAbsentID(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		one  step // a run with one ID
+		want string
+	}{
+		{"revoked", step{}, ""},
+		{"fails", step{Exit: 1, Stderr: "code = Internal"}, "failed"},
+		{"not found", step{Exit: 1, Stderr: "code = NotFound desc = token not found"}, "unknown"},
+	} {
+		s := newStage(t, script{"revoke": {}, "revoke one": c.one, "list": {Stdout: "[]"}})
+		failed := s.open().Revoke(t.Context(), "a", "b")
+		for _, id := range []string{"a", "b"} {
+			if got := kindOf(failed[id]); got != c.want {
+				t.Errorf("%s, %s: %q, want %q: %v", c.name, id, got, c.want, failed[id])
+			}
+		}
+	}
+}
+
+func kindOf(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, issuer.ErrUnknown):
+		return "unknown"
+	}
+	return "failed"
+}
+
+// Only a text about the token itself proves that the cluster does not know it.
+func TestRevoke_OnlyAnUnknownTokenIsUnknown(t *testing.T) {
+	for stderr, want := range map[string]string{
+		"code = NotFound desc = token not found":                          "unknown",
+		"revoke management token an-id: code = NotFound desc = not found": "unknown",
+		"no such token": "unknown",
+		"Error: management token an-id does not exist":                                  "unknown",
+		"code = NotFound desc = account not found":                                      "failed",
+		"code = NotFound desc = account aaaaaaaa-0000-4000-8000-000000000001 not found": "failed",
+		"revoke management token an-id: cluster with ID bbbbbbbb-0000 was not found":    "failed",
+		"code = NotFound desc = the cluster does not exist":                             "failed",
+		"404 page not found":              "failed",
+		"profile \"vault\" not found":     "failed",
+		"unexpected HTTP status code 404": "failed",
+		"config file not found":           "failed",
+	} {
+		s := newStage(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Stdout: "[]"}})
+		err := s.open().Revoke(t.Context(), "an-id")["an-id"]
+		if err == nil || kindOf(err) != want {
+			t.Errorf("%s: %q, want %q: %v", stderr, kindOf(err), want, err)
+		}
+	}
+}
+
+// The number of runs with a single ID is limited for each batch, and the rest
+// fails with an error that does not blame the token.
+func TestRevoke_SingleRunsAreLimited(t *testing.T) {
+	s := newStage(t, script{"revoke": {}, "list": {Stdout: "[]"}})
+	var ids []string
+	for i := range maxBatch {
+		ids = append(ids, fmt.Sprint("id-", i))
+	}
+	failed := s.open().Revoke(t.Context(), ids...)
+	if want := maxBatch - maxSingleRuns; len(failed) != want {
+		t.Errorf("%d IDs failed, want %d", len(failed), want)
+	}
+	for id, err := range failed {
+		if kindOf(err) != "failed" {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if got := len(s.runs("revoke")); got != 1+maxSingleRuns {
+		t.Errorf("%d runs of revoke, want %d", got, 1+maxSingleRuns)
+	}
+}

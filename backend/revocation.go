@@ -1,0 +1,321 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
+)
+
+const (
+	// expiryMargin is how long after its expiry a token is certainly not accepted
+	// any more, whatever the clocks of Vault and cluster say.
+	expiryMargin = 2 * margin
+
+	// absenceMargin is how old an issuing record must be before a list without
+	// its token proves that the token does not exist. A list may lag.
+	absenceMargin = 24 * time.Hour
+)
+
+// settle revokes the tokens of records and drops the records of the tokens that
+// are proved to be gone. Every revocation goes through it: of a lease, of the
+// worker, of a mount that is disabled, of a token that may not be handed out.
+//
+// It returns an error, by accessor, for each token that may still be accepted by
+// the cluster. The records of those tokens are kept: as revoking, with the failure, or
+// as issuing if the token was looked for and not found. If this node may not
+// write to storage, settle changes nothing.
+func (b *backend) settle(ctx context.Context, s logical.Storage, records ...ledger.Record) map[string]error {
+	failed := map[string]error{}
+	for _, group := range byCluster(records) {
+		maps.Copy(failed, b.settleGroup(ctx, s, group))
+	}
+	return failed
+}
+
+// byCluster splits records into groups of the same cluster and token type, which
+// one driver can handle together.
+func byCluster(records []ledger.Record) (groups [][]ledger.Record) {
+	type key struct{ fingerprint, tokenType string }
+	positions := map[key]int{}
+	for _, r := range records {
+		k := key{r.Fingerprint, r.TokenType}
+		i, ok := positions[k]
+		if !ok {
+			i = len(groups)
+			positions[k], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], r)
+	}
+	return groups
+}
+
+// settleGroup settles records of one cluster and token type.
+func (b *backend) settleGroup(ctx context.Context, s logical.Storage, records []ledger.Record) map[string]error {
+	c, err := b.configOf(ctx, s, records[0])
+	if err != nil {
+		return b.conclude(ctx, s, issuer.Traits{KeepsExpired: b.keepsExpired(records[0])}, records, func(ledger.Record) error { return err })
+	}
+	client := b.issuerOf(c, records[0].TokenType)
+	ids, missing := b.locate(ctx, client, records)
+	failed := b.revokeIDs(ctx, s, client, c, ids)
+	return b.conclude(ctx, s, client.traits(), records, func(r ledger.Record) error {
+		if err := missing[r.Accessor]; err != nil {
+			return err
+		}
+		return proofOf(r, ids[r.Accessor], failed, client.traits().UnknownAge, b.now())
+	})
+}
+
+// configOf returns the config if it is for the cluster of the record.
+func (b *backend) configOf(ctx context.Context, s logical.Storage, r ledger.Record) (config, error) {
+	c, err := loadConfig(ctx, s)
+	if err == nil && c.Fingerprint != r.Fingerprint {
+		err = errOtherCluster
+	}
+	return c, err
+}
+
+// keepsExpired reports whether tokens of the record's product stay on the cluster
+// after they have expired.
+func (b *backend) keepsExpired(r ledger.Record) bool {
+	product := productOf(r.Fingerprint)
+	return b.issuerOf(config{Cluster: issuer.Cluster{Product: product}}, r.TokenType).traits().KeepsExpired
+}
+
+// locate returns the IDs of the tokens to revoke, by accessor. It looks for the
+// tokens of records without an ID in one list; missing says why a token could
+// not be found. A record that is in neither map has a token that the list shows
+// as revoked.
+func (b *backend) locate(ctx context.Context, client guardedIssuer, records []ledger.Record) (ids map[string][]string, missing map[string]error) {
+	ids, missing = map[string][]string{}, map[string]error{}
+	var unknown []ledger.Record
+	for _, r := range records {
+		if r.TokenID != "" {
+			ids[r.Accessor] = []string{r.TokenID}
+		} else {
+			unknown = append(unknown, r)
+		}
+	}
+	if len(unknown) == 0 {
+		return ids, missing
+	}
+	listed, err := b.search(ctx, client, unknown)
+	for _, r := range unknown {
+		found, ok := listed[r.Accessor]
+		switch {
+		case err != nil:
+			missing[r.Accessor] = err
+		case len(found) > 0:
+			ids[r.Accessor] = found
+		case !ok && b.now().Before(r.IssuedAt.Add(absenceMargin)):
+			missing[r.Accessor] = errNotListed
+		}
+	}
+	return ids, missing
+}
+
+// search looks for tokens whose description has the tag of one of the records.
+// The result has an entry for each record whose token the cluster lists, with
+// the IDs of the tokens that may still be accepted.
+func (b *backend) search(ctx context.Context, client guardedIssuer, records []ledger.Record) (map[string][]string, error) {
+	wanted := map[string]bool{}
+	for _, r := range records {
+		wanted[r.Accessor] = true
+	}
+	listed, now := map[string][]string{}, b.now()
+	err := client.List(ctx, func(info issuer.Info) error {
+		accessor, ok := b.tag.accessor(info.Description)
+		if !ok || !wanted[accessor] {
+			return nil
+		}
+		ids := listed[accessor]
+		if !client.traits().Gone(info, now) {
+			ids = append(ids, info.ID)
+		}
+		listed[accessor] = ids
+		return nil
+	})
+	return listed, err
+}
+
+// revokeIDs revokes the tokens ids, which belong to accessors. It returns an
+// error, by ID, for each token that may still be accepted.
+func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guardedIssuer, c config, ids map[string][]string) map[string]error {
+	all := slices.Concat(slices.Collect(maps.Values(ids))...)
+	slices.Sort(all)
+	admitted, failed := b.fence(ctx, s, c, slices.Compact(all))
+	defer b.unfence(admitted)
+	if len(admitted) > 0 {
+		maps.Copy(failed, client.Revoke(ctx, admitted...))
+	}
+	return failed
+}
+
+// fence admits the IDs that may be revoked with c. It refuses the root
+// credential, the one that a rotation is about to install, and everything if c
+// is not the stored config any more. An admitted ID is in b.revoking until
+// unfence, and swapRoot refuses to install it as the root credential.
+func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []string) (admitted []string, failed map[string]error) {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	now, err := loadConfig(ctx, s)
+	if err == nil && now.Fingerprint != c.Fingerprint {
+		err = errOtherCluster
+	}
+	next, _, err2 := findRotation(ctx, s)
+	if err = errors.Join(err, err2); err != nil {
+		return nil, errorForAll(ids, err)
+	}
+	failed = map[string]error{}
+	for _, id := range ids {
+		switch {
+		case id == now.RootID:
+			failed[id] = errIsRoot
+		case id == next.TokenID && !next.Cancelled:
+			failed[id] = errIsNextRoot
+		default:
+			b.revoking[id]++
+			admitted = append(admitted, id)
+		}
+	}
+	return admitted, failed
+}
+
+func (b *backend) unfence(ids []string) {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	for _, id := range ids {
+		if b.revoking[id]--; b.revoking[id] == 0 {
+			delete(b.revoking, id)
+		}
+	}
+}
+
+// proofOf returns nil if the results of revoking ids prove that the token of the
+// record is gone.
+func proofOf(r ledger.Record, ids []string, failed map[string]error, unknownAge time.Duration, now time.Time) error {
+	created := r.ConfirmedAt
+	if created.IsZero() {
+		created = r.IssuedAt.Add(issueWindow) // at the latest
+	}
+	for _, id := range ids {
+		err := failed[id]
+		if errors.Is(err, issuer.ErrUnknown) {
+			if err = nil; now.Before(created.Add(unknownAge)) {
+				err = errTooYoung
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// concludeAtOnce is the number of records that are dropped or stored at the same
+// time.
+const concludeAtOnce = 16
+
+// conclude drops the records for which problem returns nil and stores the
+// failure of the others. It returns the errors of those, by accessor.
+func (b *backend) conclude(ctx context.Context, s logical.Storage, traits issuer.Traits, records []ledger.Record, problem func(ledger.Record) error) map[string]error {
+	var mu sync.Mutex // guards failed
+	failed := map[string]error{}
+	var writes errgroup.Group
+	writes.SetLimit(concludeAtOnce)
+	for _, r := range records {
+		writes.Go(func() error {
+			if err := b.concludeOne(ctx, s, traits, r, problem(r)); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[r.Accessor] = err
+			}
+			return nil
+		})
+	}
+	_ = writes.Wait() // never fails
+	return failed
+}
+
+func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits issuer.Traits, r ledger.Record, problem error) error {
+	ctx, cancel := storeContext(ctx)
+	defer cancel()
+	switch {
+	case problem == nil || b.provedByExpiry(r, traits, problem):
+		if err := b.ledger.Drop(ctx, s, r.Role, r.Accessor); err != nil {
+			return err
+		}
+		b.Logger().Info("token revoked", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID)
+		return nil
+	case errors.Is(problem, errStandby):
+		return problem
+	case errors.Is(problem, errIsRoot):
+		return errors.Join(problem, b.dropIfRoot(ctx, s, r))
+	case errors.Is(problem, errOtherCluster) && r.Attempts > 0, errors.Is(problem, errNoConfig) && r.Attempts > 0:
+		b.ledger.Postpone(r.Accessor, b.nextLook(r)) // nothing can change until the config does
+		return problem
+	}
+	return errors.Join(problem, b.storeFailure(ctx, s, r, problem))
+}
+
+// provedByExpiry reports whether the token is gone because it has expired, where
+// the cluster could not answer. The first attempt to revoke a token never relies
+// on the clock: it may have jumped.
+func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem error) bool {
+	for _, inUse := range []error{errIsRoot, errIsNextRoot, errStandby} {
+		if errors.Is(problem, inUse) {
+			return false
+		}
+	}
+	return r.Attempts > 0 && !traits.KeepsExpired && !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
+}
+
+// nextLook is when the worker looks again at a record of another cluster.
+func (b *backend) nextLook(r ledger.Record) time.Time {
+	next := b.now().Add(time.Hour)
+	if end := r.ExpiresAt.Add(expiryMargin + time.Second); !r.ExpiresAt.IsZero() && end.After(b.now()) && end.Before(next) {
+		next = end
+	}
+	return next
+}
+
+// storeFailure stores in a record that its token could not be revoked, or that a
+// list did not show it.
+func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.Record, cause error) error {
+	first := false
+	r, err := b.ledger.Change(ctx, s, r.Role, r.Accessor, func(r *ledger.Record) error {
+		now := b.now()
+		switch {
+		case r.State == ledger.Issuing && errors.Is(cause, errNotListed):
+			r.Deadline = now.Add(backoff(time.Minute, time.Hour, r.Absences))
+			r.Absences++
+			return nil
+		case r.State == ledger.Issuing: // the list failed: nothing was learned
+		default:
+			r.State = ledger.Revoking
+		}
+		if first = r.FailedAt.IsZero(); first {
+			r.FailedAt = now
+		}
+		r.Deadline = now.Add(backoff(30*time.Second, 4*time.Minute, r.Attempts))
+		r.Attempts++
+		r.LastFailure = shortFailure(cause)
+		return nil
+	})
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	if first && err == nil && r.State == ledger.Revoking {
+		b.event(ctx, "revoke-pending", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
+	}
+	return err
+}

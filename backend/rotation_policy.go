@@ -1,0 +1,148 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+const (
+	// defaultRootTTL is how long a new root credential lives if the config says
+	// nothing else.
+	defaultRootTTL = 8760 * time.Hour
+
+	// rootCheckInterval is how often the root credential is checked if nothing is
+	// known to happen to it, and how often its expiry is logged.
+	rootCheckInterval = 24 * time.Hour
+)
+
+// A rotationPolicy says when the root credential is rotated, and how long the
+// next one lives.
+type rotationPolicy struct {
+	Period   time.Duration  // between rotations; 0: none
+	Disabled bool           // no unattended rotations
+	TTL      *time.Duration // of a new root credential; nil: the default; 0: it never expires
+	Overlap  *time.Duration // how long the previous root credential stays valid; nil: the default
+	Warning  time.Duration  // before the expiry of the root credential
+}
+
+// ttl is how long a new root credential lives; 0 means that it never expires.
+func (p rotationPolicy) ttl() time.Duration {
+	switch {
+	case p.TTL != nil:
+		return *p.TTL
+	case p.Period > 0:
+		return 3 * p.Period
+	}
+	return defaultRootTTL
+}
+
+// overlap is how long the previous root credential stays valid: long enough for
+// the requests that began with it.
+func (p rotationPolicy) overlap(timeout time.Duration) time.Duration {
+	if p.Overlap != nil {
+		return *p.Overlap
+	}
+	return 2 * timeout
+}
+
+// with returns the policy with the fields that the request names changed.
+func (p rotationPolicy) with(d *framework.FieldData) rotationPolicy {
+	given := func(field string) *time.Duration {
+		v, ok := d.GetOk(field)
+		if !ok {
+			return nil
+		}
+		length := time.Duration(v.(int)) * time.Second
+		return &length
+	}
+	if v := given("rotation_period"); v != nil {
+		p.Period = *v
+	}
+	if v := given("rotation_ttl"); v != nil {
+		p.TTL = v
+	}
+	if v := given("rotation_overlap"); v != nil {
+		p.Overlap = v
+	}
+	if v := given("expiry_warning"); v != nil {
+		p.Warning = *v
+	}
+	if v, ok := d.GetOk("disable_automated_rotation"); ok {
+		p.Disabled = v.(bool)
+	}
+	return p
+}
+
+func (p rotationPolicy) validate() error {
+	switch ttl := p.ttl(); {
+	case p.Period < 0 || p.Warning < 0 || ttl < 0 || p.overlap(0) < 0:
+		return errors.New("rotation_period, rotation_ttl, rotation_overlap and expiry_warning must not be negative")
+	case max(p.Period, p.Warning, ttl, p.overlap(0)) > longestTTL:
+		return errors.New("rotation_period, rotation_ttl, rotation_overlap and expiry_warning must not be longer than 100 years")
+	case p.Period > 0 && p.Period < time.Hour:
+		return errors.New("rotation_period must be at least 1h; 0 means no periodic rotation")
+	case ttl > 0 && ttl < time.Hour:
+		return errors.New("rotation_ttl must be at least 1h; 0 means that new root credentials never expire")
+	case p.Period > 0 && ttl > 0 && ttl < 2*p.Period:
+		return fmt.Errorf("rotation_ttl, %s, must be at least twice rotation_period, %s, so that a failed rotation can be repeated before the root credential expires", shortDuration(ttl), shortDuration(p.Period))
+	}
+	return nil
+}
+
+// nextRotation is when the root credential is rotated without a request. It is
+// zero if it never is.
+//
+// With a rotation period, that is when the period is over, or earlier if the
+// root credential would expire before. Without one, a root credential that the
+// engine issued itself is rotated before it expires: no one else could replace
+// it in time, because no one knows it.
+func (c config) nextRotation() time.Time {
+	p, warning := c.Rotation, c.Rotation.Warning
+	if p.Disabled || p.Period == 0 && c.RootAccessor == "" {
+		return time.Time{}
+	}
+	var at time.Time
+	if p.Period > 0 {
+		at, warning = c.RootSince.Add(p.Period), min(p.Period, warning)
+	}
+	if early := c.RootExpiresAt.Add(-warning); !c.RootExpiresAt.IsZero() && (at.IsZero() || early.Before(at)) {
+		at = early
+	}
+	return at
+}
+
+func (c config) rotationDue(now time.Time) bool {
+	at := c.nextRotation()
+	return !at.IsZero() && !now.Before(at)
+}
+
+// nextRootCheck is when the root credential must be checked again.
+func (c config) nextRootCheck(now time.Time) time.Time {
+	next := now.Add(rootCheckInterval)
+	for _, at := range []time.Time{c.RootExpiresAt, c.RootExpiresAt.Add(-c.Rotation.Warning), c.nextRotation()} {
+		if at.After(now) && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// expiryWarning says that the root credential expires soon and will not be
+// rotated. Otherwise it is empty.
+func (c config) expiryWarning(now time.Time) string {
+	expires := timestampOrNever(c.RootExpiresAt)
+	switch {
+	case c.RootExpiresAt.IsZero() || now.Before(c.RootExpiresAt.Add(-c.Rotation.Warning)):
+		return ""
+	case !now.Before(c.RootExpiresAt):
+		return fmt.Sprintf("The root credential expired at %s: no token can be issued or revoked. Write a new %s to config.", expires, c.rootField())
+	case c.RootID == "":
+		return fmt.Sprintf("The root credential expires at %s and cannot be rotated: %v.", expires, errNoRootID)
+	case !c.nextRotation().IsZero():
+		return ""
+	}
+	return fmt.Sprintf("The root credential expires at %s and nothing rotates it. Rotate it (`vault write -f` this mount's config/rotate-root), set rotation_period in config, or write a new %s.", expires, c.rootField())
+}

@@ -1,0 +1,136 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+)
+
+// A guardedIssuer is the only way from the engine to a cluster. It refuses every
+// call on a node that may not write to storage, records how the cluster
+// answered, and marks the errors of the cluster as such.
+type guardedIssuer struct {
+	b      *backend
+	issuer issuer.Issuer // nil if the product has no tokens of the type
+}
+
+// issuerOf returns the issuer of tokens of a type on the configured cluster.
+func (b *backend) issuerOf(c config, tokenType string) guardedIssuer {
+	driver := b.drivers[c.Product][tokenType]
+	if driver == nil {
+		return guardedIssuer{b, nil}
+	}
+	return guardedIssuer{b, driver.Open(c.Cluster)}
+}
+
+// traits returns the traits of the issuer's product.
+func (g guardedIssuer) traits() issuer.Traits { return issuer.TraitsOf(g.issuer) }
+
+// idOf returns the ID that the token of r will have, if the client chooses it.
+func (g guardedIssuer) idOf(r issuer.Request) string {
+	if namer, ok := g.issuer.(issuer.Namer); ok {
+		return namer.IDOf(r)
+	}
+	return ""
+}
+
+// enter says why a call may not be made.
+func (g guardedIssuer) enter() error {
+	switch {
+	case g.issuer == nil:
+		return fmt.Errorf("%w: the product has no tokens of this type", issuer.ErrInvalid)
+	case !g.b.WriteSafeReplicationState():
+		return fmt.Errorf("%w: %w", issuer.ErrRefused, errStandby)
+	}
+	return nil
+}
+
+func (g guardedIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
+	if err := g.enter(); err != nil {
+		return issuer.Token{}, err
+	}
+	began := g.b.now()
+	token, err := g.issuer.Issue(ctx, r)
+	g.b.health.record("issue a token", err, began, g.b.now())
+	return token, upstream("issue a token", err)
+}
+
+func (g guardedIssuer) Revoke(ctx context.Context, ids ...string) map[string]error {
+	if err := g.enter(); err != nil {
+		return errorForAll(ids, err)
+	}
+	began := g.b.now()
+	failed := g.issuer.Revoke(ctx, ids...)
+	var failure error
+	for id, err := range failed {
+		failed[id] = upstream("revoke token "+id, err)
+		if !errors.Is(err, issuer.ErrUnknown) { // for which the cluster has answered
+			failure = err
+		}
+	}
+	g.b.health.record("revoke tokens", failure, began, g.b.now())
+	return failed
+}
+
+func (g guardedIssuer) List(ctx context.Context, yield func(issuer.Info) error) error {
+	if err := g.enter(); err != nil {
+		return err
+	}
+	began := g.b.now()
+	var stopped error // the error of yield, which is not the cluster's
+	err := g.issuer.List(ctx, func(info issuer.Info) error {
+		stopped = yield(info)
+		return stopped
+	})
+	if stopped != nil {
+		g.b.health.record("list tokens", nil, began, g.b.now())
+		return stopped
+	}
+	g.b.health.record("list tokens", err, began, g.b.now())
+	return upstream("list the tokens of the cluster", err)
+}
+
+// errorForAll returns one error for every key.
+func errorForAll(keys []string, err error) map[string]error {
+	failed := map[string]error{}
+	for _, key := range keys {
+		failed[key] = err
+	}
+	return failed
+}
+
+// A health records how the cluster answered most recently, since the process
+// started. It is safe for concurrent use.
+type health struct {
+	mu          sync.Mutex // guards the following
+	successAt   time.Time
+	failureAt   time.Time
+	lastFailure string
+}
+
+// record stores the outcome of one call to the cluster.
+func (h *health) record(doing string, err error, _, ended time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.successAt = ended
+		return
+	}
+	h.failureAt, h.lastFailure = ended, doing+": "+err.Error()
+}
+
+// describe adds the health to the data of an answer.
+func (h *health) describe(data map[string]any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.successAt.IsZero() {
+		data["last_success_at"] = timestamp(h.successAt)
+	}
+	if !h.failureAt.IsZero() {
+		data["last_failure_at"], data["last_failure"] = timestamp(h.failureAt), h.lastFailure
+	}
+}

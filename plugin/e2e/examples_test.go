@@ -1,0 +1,371 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+	"gopkg.in/yaml.v3"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
+)
+
+// newExample is a desk with the mount and the roles that the examples suppose.
+func newExample(t *testing.T, s *vaulttest.Server, built string) *desk {
+	t.Helper()
+	d := newDesk(t, s, built)
+	d.run(t, append(slices.Clone(furnishing),
+		step{command: `vault write influxdb/config host=cluster.example.com mgmt_token=@root-token`},
+		step{command: `vault write influxdb/roles/grafana token_type=database read_databases=metrics ttl=1h max_ttl=24h`},
+	))
+	return d
+}
+
+// file reads a file of the desk's folder.
+func (d *desk) file(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.dir, name))
+	must(t, err)
+	return string(text)
+}
+
+// alive are the tokens that the cluster accepts, other than root tokens.
+func (d *desk) alive() []simulator.Token {
+	return slices.DeleteFunc(d.cluster.Tokens(), func(token simulator.Token) bool { return !token.Live || token.Root })
+}
+
+// answer is what the cluster says to a request with a token.
+func (d *desk) answer(t *testing.T, method, path, token string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, d.origin+path, http.NoBody)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := http.DefaultClient.Do(req)
+	must(t, err)
+	_, err = io.Copy(io.Discard, resp.Body)
+	must(t, errors.Join(err, resp.Body.Close()))
+	return resp.StatusCode
+}
+
+// agentRenders has a real Agent render every template, reads
+// each file in its own syntax, and uses the tokens in them.
+func agentRenders(t *testing.T, d *desk) {
+	must(t, os.Mkdir(filepath.Join(d.dir, "stub"), 0o700))
+	must(t, os.WriteFile(filepath.Join(d.dir, "stub", "systemctl"), []byte("#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/said\"\n"), 0o700))
+	d.run(t, []step{
+		{command: `vault policy write agent examples/agent-templates/policy.hcl`},
+		{command: `vault auth enable approle`},
+		{command: `vault write auth/approle/role/agent token_policies=agent token_period=24h`},
+		{command: `mkdir agent && cp examples/agent-templates/* agent/ && cd agent && mkdir -m 700 rendered`},
+		{command: `vault read -field=role_id auth/approle/role/agent/role-id >role-id`},
+		{command: `vault write -force -field=secret_id auth/approle/role/agent/secret-id >secret-id`},
+		{command: `env -u VAULT_TOKEN PATH="$PWD/../stub:$PATH" vault agent -config=agent.hcl -exit-after-auth`},
+		{command: `./list-databases.sh ` + d.origin + ` $ACCOUNT_ID $CLUSTER_ID`},
+	})
+	manager, writer, reader := d.compareRendered(t)
+	databases := "/api/v0/accounts/" + d.cluster.AccountID() + "/clusters/" + d.cluster.ClusterID() + "/databases"
+	for _, c := range []struct {
+		method, path, token string
+		status              int
+	}{
+		{"GET", databases, manager, 200},
+		{"POST", "/api/v2/write?bucket=metrics", writer, 204},
+		{"POST", "/api/v2/write?bucket=metrics", reader, 401},
+	} {
+		if got := d.answer(t, c.method, c.path, c.token); got != c.status {
+			t.Errorf("%s %s is answered %d, not %d", c.method, c.path, got, c.status)
+		}
+	}
+	if n := len(d.alive()); n != 3 {
+		t.Errorf("the Agent reads %d credentials for three paths", n)
+	}
+	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
+		t.Errorf("systemctl was told: %s", said)
+	}
+}
+
+// compareRendered compares every rendered file with what its program wants, and
+// returns the three tokens that stand in them.
+func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
+	t.Helper()
+	terraform, chronograf := d.variables(t, "terraform.env"), d.variables(t, "chronograf.env")
+	mcp, database := d.variables(t, "mcp.env"), d.variables(t, "database.env")
+	manager, writer, reader = terraform["INFLUXDB3_TOKEN"], database["INFLUX_TOKEN"], chronograf["INFLUXDB_TOKEN"]
+	account, cluster := d.cluster.AccountID(), d.cluster.ClusterID()
+	for _, c := range []struct {
+		name      string
+		got, want any
+	}{
+		{"terraform.env", terraform, map[string]string{"INFLUXDB3_ACCOUNT_ID": account, "INFLUXDB3_CLUSTER_ID": cluster, "INFLUXDB3_TOKEN": manager}},
+		{"chronograf.env", chronograf, map[string]string{
+			"INFLUXDB_V3_SUPPORT_ENABLED": "true", "INFLUXDB_TYPE": "influx-v3-cloud-dedicated", "INFLUXDB_URL": "https://cluster.example.com",
+			"INFLUXDB_ACCOUNT_ID": account, "INFLUXDB_CLUSTER_ID": cluster, "INFLUXDB_MGMT_TOKEN": manager, "INFLUXDB_TOKEN": reader,
+		}},
+		{"mcp.env", mcp, map[string]string{
+			"INFLUX_DB_PRODUCT_TYPE": "cloud-dedicated", "INFLUX_DB_ACCOUNT_ID": account, "INFLUX_DB_CLUSTER_ID": cluster, "INFLUX_DB_MANAGEMENT_TOKEN": manager,
+		}},
+		{"database.env", database, map[string]string{"INFLUX_HOST": "https://cluster.example.com", "INFLUX_DATABASE": "metrics", "INFLUX_TOKEN": writer}},
+		{"telegraf.conf", d.decoded(t, "telegraf.conf", toml.Unmarshal), map[string]any{"outputs": map[string]any{"influxdb_v2": []any{map[string]any{
+			"urls": []any{"https://cluster.example.com"}, "token": writer, "organization": "", "bucket": "metrics",
+		}}}}},
+		{"grafana.yaml", d.decoded(t, "grafana.yaml", yaml.Unmarshal), map[string]any{"apiVersion": 1, "datasources": []any{map[string]any{
+			"name": "InfluxDB", "type": "influxdb", "access": "proxy", "url": "https://cluster.example.com",
+			"jsonData": map[string]any{"version": "SQL", "dbName": "metrics"}, "secureJsonData": map[string]any{"token": reader},
+		}}}},
+	} {
+		if diff := cmp.Diff(c.want, c.got); diff != "" {
+			t.Errorf("%s (-want +rendered):\n%s", c.name, diff)
+		}
+	}
+	return manager, writer, reader
+}
+
+// variables reads a rendered environment file, as programs do that know no
+// quotes.
+func (d *desk) variables(t *testing.T, name string) map[string]string {
+	t.Helper()
+	variables := map[string]string{}
+	for line := range strings.Lines(d.file(t, "agent/rendered/"+name)) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, value, found := strings.Cut(line, "=")
+		if !found || !regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`).MatchString(key) || strings.ContainsAny(value, ` "'$\`) {
+			t.Errorf("%s: an odd line for %s", name, key)
+		}
+		variables[key] = value
+	}
+	return variables
+}
+
+// decoded reads a rendered file in its own syntax.
+func (d *desk) decoded(t *testing.T, name string, unmarshal func([]byte, any) error) map[string]any {
+	t.Helper()
+	var content map[string]any
+	must(t, unmarshal([]byte(d.file(t, "agent/rendered/"+name)), &content))
+	return content
+}
+
+// jobBorrows runs the script of the CI examples with a job's
+// identity, as a job that succeeds, and as one that fails.
+func jobBorrows(t *testing.T, d *desk) {
+	jwt, public := identity(t)
+	must(t, os.WriteFile(filepath.Join(d.dir, "public.pem"), public, 0o600))
+	must(t, os.WriteFile(filepath.Join(d.dir, "jwt"), []byte(jwt), 0o600))
+	job := `env -u VAULT_TOKEN VAULT_JWT="$(cat jwt)" VAULT_ROLE=influxdb-ci examples/ci/with-token.sh automation `
+	d.run(t, []step{
+		{command: `vault policy write influxdb-ci examples/ci/policy.hcl`},
+		{command: `vault auth enable jwt`},
+		{command: `vault write auth/jwt/config jwt_validation_pubkeys=@public.pem`},
+		{command: `vault write auth/jwt/role/influxdb-ci role_type=jwt user_claim=sub bound_audiences=https://vault.example.com token_policies=influxdb-ci token_ttl=15m`},
+		{command: job + `sh -c 'env >environment'`, shown: []string{"Success! Revoked lease: influxdb/creds/automation/…", "Success! Revoked token (if it existed)"}},
+		{command: job + `sh -c 'exit 7' >said 2>&1; echo $?`, shown: []string{"7"}},
+	})
+	environment := d.file(t, "environment")
+	for _, want := range []string{"INFLUXDB3_TOKEN=M.V1.", "INFLUXDB3_ACCOUNT_ID=" + d.cluster.AccountID(), "INFLUXDB3_CLUSTER_ID=" + d.cluster.ClusterID()} {
+		if !strings.Contains(environment, want) {
+			t.Errorf("the command's environment lacks %.24s…", want)
+		}
+	}
+	for _, kept := range []string{"VAULT_TOKEN=", "VAULT_JWT="} {
+		if strings.Contains(environment, "\n"+kept) {
+			t.Errorf("the command gets %s", kept)
+		}
+	}
+	if alive := d.alive(); len(alive) > 0 {
+		t.Errorf("%d tokens outlive their jobs", len(alive))
+	}
+}
+
+// identity is a JWT like those that CI systems give to jobs, and the key to
+// check it with, in PEM.
+func identity(t *testing.T) (jwt string, public []byte) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	claims, err := json.Marshal(map[string]any{
+		"iss": "https://ci.example.com", "sub": "project_path:example/infrastructure:ref:main", "aud": "https://vault.example.com",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(5 * time.Minute).Unix(),
+	})
+	must(t, err)
+	encode := base64.RawURLEncoding.EncodeToString
+	signed := encode([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + encode(claims)
+	sum := sha256.Sum256([]byte(signed))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
+	must(t, err)
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	must(t, err)
+	return signed + "." + encode(signature), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+// TestTheCIJobsParse reads the jobs as YAML, and has bash read what they run.
+func TestTheCIJobsParse(t *testing.T) {
+	var github struct {
+		Permissions map[string]string `yaml:"permissions"`
+		Jobs        map[string]struct {
+			Steps []struct {
+				Run string `yaml:"run"`
+			} `yaml:"steps"`
+		} `yaml:"jobs"`
+	}
+	var gitlab struct {
+		Apply struct {
+			IDTokens map[string]map[string]string `yaml:"id_tokens"`
+			Script   []string                     `yaml:"script"`
+		} `yaml:"apply"`
+	}
+	must(t, yaml.Unmarshal(exampleFile(t, "ci/github-actions.yml"), &github))
+	must(t, yaml.Unmarshal(exampleFile(t, "ci/gitlab-ci.yml"), &gitlab))
+	if github.Permissions["id-token"] != "write" || gitlab.Apply.IDTokens["VAULT_JWT"]["aud"] == "" {
+		t.Error("a job has no identity to log in with")
+	}
+	scripts := gitlab.Apply.Script
+	for _, step := range github.Jobs["apply"].Steps {
+		scripts = append(scripts, step.Run)
+	}
+	borrowing := 0
+	for _, script := range scripts {
+		cmd := exec.CommandContext(t.Context(), "bash", "-n")
+		cmd.Stdin = strings.NewReader(script)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s\n%s", err, out, script)
+		}
+		borrowing += strings.Count(script, "./with-token.sh automation ")
+	}
+	if borrowing != 2 {
+		t.Errorf("%d jobs of two borrow a token", borrowing)
+	}
+}
+
+// exampleFile reads a file of examples.
+func exampleFile(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("../../examples/" + name)
+	must(t, err)
+	return text
+}
+
+// A manifest is what the test reads of a Kubernetes object.
+type manifest struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	Metadata   struct {
+		Name string `yaml:"name"`
+	} `yaml:"metadata"`
+	Spec struct {
+		Mount      string         `yaml:"mount"`
+		Path       string         `yaml:"path"`
+		Method     string         `yaml:"method"`
+		Parameters map[string]any `yaml:"parameters"`
+	} `yaml:"spec"`
+}
+
+// kubernetesRequests makes the requests of the Kubernetes
+// examples, with the policy that they name.
+func kubernetesRequests(t *testing.T, d *desk) {
+	person := newPerson(t, d.server, "application")
+	asked := 0
+	for _, file := range []string{"vault-secrets-operator.yaml", "external-secrets.yaml"} {
+		decoder := yaml.NewDecoder(bytes.NewReader(exampleFile(t, "kubernetes/"+file)))
+		for {
+			var m manifest
+			err := decoder.Decode(&m)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			must(t, err)
+			if m.APIVersion == "" || m.Kind == "" || m.Metadata.Name == "" {
+				t.Errorf("%s: an object without a name: %+v", file, m)
+			}
+			if m.Kind != "VaultDynamicSecret" {
+				continue
+			}
+			method, path := m.Spec.Method, strings.TrimPrefix(m.Spec.Mount+"/"+m.Spec.Path, "/")
+			if method == "" {
+				method = "GET"
+			}
+			var answer struct {
+				Data map[string]any `json:"data"`
+			}
+			must(t, person.Call(t.Context(), method, strings.TrimPrefix(path, "/"), m.Spec.Parameters, &answer))
+			if token, _ := answer.Data["token"].(string); !strings.HasPrefix(token, "apiv") {
+				t.Errorf("%s: %s is answered with no database token", file, path)
+			}
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d requests of two were made", asked)
+	}
+}
+
+// terraformRoles writes the roles of the Terraform example to
+// a real Vault, and reads back what Terraform would compare.
+func terraformRoles(t *testing.T, d *desk) {
+	endpoint := regexp.MustCompile(`(?s)resource "vault_generic_endpoint" "\w+" \{.*?path\s+= "([^"]+)".*?jsonencode\(\{(.*?)\}\)`)
+	setting := regexp.MustCompile(`(\w+)\s+= (.+)`)
+	found := endpoint.FindAllStringSubmatch(string(exampleFile(t, "terraform/main.tf")), -1)
+	if len(found) != 3 {
+		t.Fatalf("%d roles of three are found", len(found))
+	}
+	for _, role := range found {
+		want := map[string]any{}
+		for _, pair := range setting.FindAllStringSubmatch(role[2], -1) {
+			var value any // what stands there is JSON too
+			must(t, json.Unmarshal([]byte(pair[2]), &value))
+			want[pair[1]] = value
+		}
+		must(t, d.server.Call(t.Context(), "POST", role[1], want, nil))
+		var answer struct {
+			Data map[string]any `json:"data"`
+		}
+		must(t, d.server.Call(t.Context(), "GET", role[1], nil, &answer))
+		for key, value := range want {
+			if diff := cmp.Diff(value, answer.Data[key]); diff != "" {
+				t.Errorf("%s: Terraform would see a difference in %s for ever:\n%s", role[1], key, diff)
+			}
+		}
+	}
+}
+
+// TestTheUnitIsOne has systemd read the unit, where there is a systemd, and looks
+// at its lines in any case.
+func TestTheUnitIsOne(t *testing.T) {
+	text := string(exampleFile(t, "systemd/vault-agent-influxdb.service"))
+	line := regexp.MustCompile(`^(|#.*|\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=\S.*)$`)
+	for l := range strings.Lines(text) {
+		if !line.MatchString(strings.TrimSuffix(l, "\n")) {
+			t.Errorf("this is no line of a unit: %s", l)
+		}
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return
+	}
+	unit := filepath.Join(t.TempDir(), "vault-agent-influxdb.service")
+	must(t, os.WriteFile(unit, []byte(strings.Replace(text, "/usr/bin/vault ", "/bin/sh ", 1)), 0o600))
+	if out, err := exec.CommandContext(t.Context(), analyze, "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
