@@ -377,7 +377,7 @@ func TestConfigIsInvalidatedUnderLoad(t *testing.T) {
 
 func TestTheRootTokenIsSealWrapped(t *testing.T) {
 	e := newEngine(t)
-	if diff := cmp.Diff([]string{"config", "rotation"}, e.SpecialPaths().SealWrapStorage); diff != "" {
+	if diff := cmp.Diff([]string{"config", "rotation", "static-creds/"}, e.SpecialPaths().SealWrapStorage); diff != "" {
 		t.Error(diff)
 	}
 }
