@@ -200,14 +200,15 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.Rotation.overlap(c.Timeout))); err != nil {
 		return err
 	}
+	attempted := r.Swapped
 	r.Swapped = true
 	if err := storeRotation(ctx, s, r); err != nil {
 		return err
 	}
-	if err := b.swapRoot(ctx, s, r); err != nil {
-		if errors.Is(err, errReplaced) {
-			return b.cancel(ctx, s, r, err)
-		}
+	if err := b.swapRoot(ctx, s, r); errors.Is(err, errReplaced) {
+		r.Swapped = attempted // this attempt has not swapped
+		return b.cancel(ctx, s, r, err)
+	} else if err != nil {
 		return err
 	}
 	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)

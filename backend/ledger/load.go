@@ -100,7 +100,7 @@ func (l *Ledger) loadRecord(ctx context.Context, s logical.Storage, role, access
 	case err != nil:
 		return err
 	}
-	if r.State == Revoking {
+	if r.State == Revoking && r.Attempts > 0 {
 		r.Deadline = time.Time{} // try again at once after a start
 	}
 	l.index.set(r)

@@ -28,7 +28,7 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 	}
 	ill.cluster.SetFaults(simulator.Faults{Outage: true})
 	for _, token := range ill.alive() {
-		if err := s.Call(t.Context(), "DELETE", "ill/tokens/"+nonceOf(token), nil, nil); err == nil {
+		if err := s.Call(t.Context(), "DELETE", "ill/tokens/"+accessorOf(token), nil, nil); err == nil {
 			t.Fatal("a token is revoked in an outage")
 		}
 	}
