@@ -65,7 +65,7 @@ bench: ## measure the engine, as JSON lines into $BENCH_OUTPUT (.build/bench.jso
 
 .PHONY: conformance
 conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH), or else on the simulator
-	go test -count=1 -run AtHand -timeout 30m -v ./backend/issuer/influxctl
+	go test -count=1 -run TestRealCluster -timeout 30m -v ./backend/issuer/influxctl
 
 .PHONY: lint
 lint: ## formatting, linters, the modules, and who may import whom

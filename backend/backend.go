@@ -27,6 +27,9 @@
 // tokens of the cluster, rotation_policy.go says when to rotate it, rotation.go
 // does so, root_keeper.go calls that from the worker.
 //
+// Static roles: static_role.go describes them, static_creds.go stores their tokens,
+// static_rotation.go replaces the tokens.
+//
 // Each path is in path_*.go: schema, help and handler. errors.go maps errors to
 // answers; format.go formats them.
 package backend
@@ -97,6 +100,7 @@ type backend struct {
 	ledger  *ledger.Ledger
 	health  health
 	root    rootKeeper
+	static  staticKeeper
 	worker  worker
 
 	// configMu guards the stored config and what must agree with it: it is held
@@ -124,7 +128,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		BackendType:    logical.TypeLogical,
 		RunningVersion: o.Version,
 		Help:           strings.TrimSpace(help),
-		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey, rotationKey}},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: []string{configKey, rotationKey, staticCredsPrefix}},
 		Secrets:        []*framework.Secret{b.secret()},
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
@@ -136,6 +140,10 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathRoles(),
 			b.pathRole(),
 			b.pathCreds(),
+			b.pathStaticRoles(),
+			b.pathStaticRole(),
+			b.pathStaticCreds(),
+			b.pathRotateRole(),
 			b.pathTokens(),
 			b.pathToken(),
 			b.pathTidy(),
@@ -153,6 +161,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.root.checkNext(time.Time{})
 	case strings.HasPrefix(key, ledger.Prefix):
 		b.ledger.Invalidate()
+	case strings.HasPrefix(key, staticRolePrefix), strings.HasPrefix(key, staticCredsPrefix):
+		b.static.checkAll()
 	}
 }
 

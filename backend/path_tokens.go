@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -129,6 +130,11 @@ func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *fram
 	}
 	if err := b.mayRevoke(ctx, req.Storage, r); err != nil {
 		return fail(err)
+	}
+	if name, ok := strings.CutPrefix(r.Role, staticPrefix); ok {
+		if err := b.releaseStatic(ctx, req.Storage, r, name); err != nil {
+			return fail(err)
+		}
 	}
 	r, err = b.ledger.Change(ctx, req.Storage, r.Role, r.Accessor, func(r *ledger.Record) error {
 		r.State, r.Deadline = ledger.Revoking, b.now()

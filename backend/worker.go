@@ -25,8 +25,8 @@ const (
 
 // A worker acts on the records whose deadline has passed, and on the root
 // credential. Its work is divided into lanes, which never wait for each other:
-// one for each token type of each cluster, and one for the root credential. So a
-// cluster that does not answer delays only its own records.
+// one for each token type of each cluster, one for the root credential, and one for
+// the static roles. So a cluster that does not answer delays only its own records.
 //
 // The worker has no timer of its own: Vault wakes it about once a minute through
 // the periodic function. A plugin process can outlive a Vault that was killed;
@@ -93,6 +93,7 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 		return
 	}
 	b.worker.run("root", func(ctx context.Context) { b.keepRoot(ctx, s) })
+	b.worker.run("static roles", func(ctx context.Context) { b.keepStatic(ctx, s) })
 	for lane, due := range dueByLane(b.ledger.Due(b.now())) {
 		b.worker.run(lane, func(ctx context.Context) { b.settleDue(ctx, s, due) })
 	}
@@ -170,10 +171,12 @@ func (b *backend) claim(ctx context.Context, s logical.Storage, e ledger.Entry) 
 			return errNotDue
 		}
 		r.State, r.Deadline = ledger.Revoking, b.now()
-		r.LastFailure = "Vault did not revoke the lease when it ended"
+		if isRoleName(r.Role) {
+			r.LastFailure = "Vault did not revoke the lease when it ended"
+		}
 		return nil
 	})
-	if err == nil {
+	if err == nil && isRoleName(r.Role) {
 		b.Logger().Warn("token outlived its lease; revoking it", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "lease_end", r.LeaseEnd)
 		b.event(ctx, "orphan-revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	}

@@ -111,7 +111,9 @@ start_cluster() {
 	cluster_url=$(field "$scratch/cluster.log" url)
 	account_id=$(field "$scratch/cluster.log" account_id)
 	cluster_id=$(field "$scratch/cluster.log" cluster_id)
-	printf '{"url": "%s"}\n' "$cluster_url" >"$scratch/bin/influxsim.json"
+	printf '{"url": "%s", "interactive": true}\n' "$cluster_url" >"$scratch/bin/influxsim.json"
+	(umask 077 && printf '[[profile]]\nname = "default"\nproduct = "dedicated"\naccount_id = "%s"\ncluster_id = "%s"\nmgmt_token = "%s"\n' \
+		"$account_id" "$cluster_id" "$(cat "$scratch/root-token")" >"$scratch/influxctl.toml")
 }
 
 start_vault() {
@@ -230,6 +232,7 @@ What to try next:
 
   vault path-help influxdb                            # what there is to read and write
   vault lease revoke -sync -prefix influxdb/creds     # ends every token
+  influxctl --config $scratch/influxctl.toml management list   # the tokens on the cluster
   tail -f $scratch/vault.log
 EXPORTS
 wait "${started[1]}" # Vault: should it die, so does this

@@ -16,8 +16,9 @@ type Entry struct {
 	Deadline    time.Time // may be later than the stored one, see Ledger.Postpone
 	ExpiresAt   time.Time
 
-	absent   bool // issuing, and at least one list did not show the token
-	position int  // in the queue
+	Absent bool // issuing, and at least one list did not show the token
+
+	position int // in the queue
 }
 
 // A group is the records of one role on one cluster. Limits apply to groups.
@@ -59,7 +60,7 @@ func (x *index) set(r Record) {
 	e := &Entry{
 		TokenType: x.intern(r.TokenType), Role: x.intern(r.Role), Accessor: r.Accessor, TokenID: r.TokenID,
 		Fingerprint: x.intern(r.Fingerprint), State: State(x.intern(string(r.State))), Deadline: r.Deadline, ExpiresAt: r.ExpiresAt,
-		absent: r.State == Issuing && r.Absences > 0,
+		Absent: r.State == Issuing && r.Absences > 0,
 	}
 	x.byAccessor[r.Accessor] = e
 	x.count(e, 1)
@@ -86,7 +87,7 @@ func (x *index) postpone(accessor string, deadline time.Time) {
 }
 
 func (x *index) count(e *Entry, n int) {
-	g, c := group{e.Role, e.Fingerprint}, class{e.TokenType, e.State, e.absent}
+	g, c := group{e.Role, e.Fingerprint}, class{e.TokenType, e.State, e.Absent}
 	if x.counts[g] == nil {
 		x.counts[g] = map[class]int{}
 	}

@@ -300,6 +300,18 @@ func (l *Ledger) Settled() []Entry {
 	return l.settled(l.index.all())
 }
 
+// OfRole returns the records of one role.
+func (l *Ledger) OfRole(role string) (entries []Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.index.byAccessor {
+		if e.Role == role {
+			entries = append(entries, *e)
+		}
+	}
+	return entries
+}
+
 // All returns all records.
 func (l *Ledger) All() []Entry {
 	l.mu.Lock()

@@ -1,17 +1,19 @@
-// Command influxsim simulates an InfluxDB 3 cluster and its command line,
-// for tests and for `make dev`.
+// Command influxsim runs the simulators of InfluxDB 3, for tests and for
+// `make dev`.
 //
-// Started under the name influxctl it is the CLI. Otherwise it serves a
-// cluster:
+// Started under the name influxctl, it is the simulated influxctl. Otherwise its
+// first argument says what to serve:
 //
-//	influxsim cluster [--listen 127.0.0.1:0] [--product dedicated|clustered]
-//		[--account-id ID] [--cluster-id ID] [--root-file FILE]
-//		[--tls-cert FILE --tls-key FILE]
+//	influxsim cluster [--listen 127.0.0.1:0] [--product dedicated|clustered] [--root-file FILE]
 //
-// Once it listens it prints one line of JSON with url, account_id, cluster_id
-// and, unless --root-file names a file for it, root: the secret of the first
-// management token. It serves until SIGINT or SIGTERM. What it serves, its
-// control API included, needs no credential and belongs on loopback.
+// cluster serves an InfluxDB Cloud Dedicated or InfluxDB Clustered cluster.
+//
+// As soon as it listens, it prints one line of JSON with url, account_id,
+// cluster_id and root, the secret of the root credential. With --root-file it
+// writes the secret to that file instead. It stops at SIGINT or SIGTERM.
+//
+// The control API of a simulator needs no credential. Serve it on a loopback
+// address only.
 package main
 
 import (
@@ -42,60 +44,18 @@ func main() {
 	}
 }
 
-// settings are what the flags say.
-type settings struct {
-	listen, rootFile string
-	tlsCert, tlsKey  string
-	options          simulator.Options
-}
-
+// run runs the command that args names until ctx is done.
 func run(ctx context.Context, args []string, stdout io.Writer) error {
-	if len(args) == 0 || args[0] != "cluster" {
+	commands := map[string]func(context.Context, []string, io.Writer) error{
+		"cluster": runCluster,
+	}
+	if len(args) == 0 || commands[args[0]] == nil {
 		return errors.New("usage: influxsim cluster [flags]")
 	}
-	var s settings
-	flags := flag.NewFlagSet("influxsim cluster", flag.ContinueOnError)
-	flags.StringVar(&s.listen, "listen", "127.0.0.1:0", "`address` to listen on")
-	flags.StringVar(&s.rootFile, "root-file", "", "`file` to write the root token to, instead of printing it")
-	flags.StringVar(&s.tlsCert, "tls-cert", "", "`file` of the certificate to serve HTTPS with")
-	flags.StringVar(&s.tlsKey, "tls-key", "", "`file` of the certificate's key")
-	flags.StringVar(&s.options.Product, "product", "", "dedicated or clustered; empty serves both")
-	flags.StringVar(&s.options.AccountID, "account-id", "", "account `UUID`; made up if empty")
-	flags.StringVar(&s.options.ClusterID, "cluster-id", "", "cluster `UUID`; made up if empty")
-	if err := flags.Parse(args[1:]); err != nil {
-		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	return s.serve(ctx, stdout)
+	return commands[args[0]](ctx, args[1:], stdout)
 }
 
-// serve runs the cluster until ctx is done.
-func (s settings) serve(ctx context.Context, stdout io.Writer) error {
-	cluster := simulator.NewCluster(s.options)
-	listener, err := net.Listen("tcp", s.listen)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{Handler: cluster}
-	closed := context.AfterFunc(ctx, func() { server.Close() })
-	defer closed()
-	if err := s.announce(cluster, listener.Addr().String(), stdout); err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	if s.tlsCert != "" {
-		err = server.ServeTLS(listener, s.tlsCert, s.tlsKey)
-	} else {
-		err = server.Serve(listener)
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
-}
-
-// announcement is the line that tells how to use the cluster.
+// An announcement is the line that says how to reach the cluster.
 type announcement struct {
 	URL       string `json:"url"`
 	AccountID string `json:"account_id"`
@@ -103,21 +63,46 @@ type announcement struct {
 	Root      string `json:"root,omitempty"`
 }
 
-func (s settings) announce(cluster *simulator.Cluster, address string, stdout io.Writer) error {
-	line := announcement{
-		URL:       "http://" + address,
-		AccountID: cluster.AccountID(),
-		ClusterID: cluster.ClusterID(),
-		Root:      cluster.Root(),
+func runCluster(ctx context.Context, args []string, stdout io.Writer) error {
+	var options simulator.Options
+	flags := flag.NewFlagSet("influxsim cluster", flag.ContinueOnError)
+	listen := flags.String("listen", "127.0.0.1:0", "`address` to listen on")
+	rootFile := flags.String("root-file", "", "`file` to write the root credential to, instead of printing it")
+	flags.StringVar(&options.Product, "product", "", "dedicated or clustered; empty serves both")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	if s.tlsCert != "" {
-		line.URL = "https://" + address
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if s.rootFile != "" {
-		line.Root = ""
-		if err := os.WriteFile(s.rootFile, []byte(cluster.Root()+"\n"), 0o600); err != nil {
-			return err
+	cluster := simulator.NewCluster(options)
+	return serve(ctx, *listen, cluster, func(url string) error {
+		line := announcement{URL: url, AccountID: cluster.AccountID(), ClusterID: cluster.ClusterID(), Root: cluster.Root()}
+		if *rootFile != "" {
+			line.Root = ""
+			if err := os.WriteFile(*rootFile, []byte(cluster.Root()+"\n"), 0o600); err != nil {
+				return err
+			}
 		}
+		return json.NewEncoder(stdout).Encode(line)
+	})
+}
+
+// serve serves handler at an address until ctx is done. It calls announce with
+// the URL as soon as it listens.
+func serve(ctx context.Context, address string, handler http.Handler, announce func(url string) error) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
 	}
-	return json.NewEncoder(stdout).Encode(line)
+	server := &http.Server{Handler: handler}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := announce("http://" + listener.Addr().String()); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

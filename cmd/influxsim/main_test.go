@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// start runs the command until the test ends and returns what it announces.
+// start runs the command until the test ends and returns its announcement.
 func start(t *testing.T, args ...string) announcement {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -26,24 +26,24 @@ func start(t *testing.T, args ...string) announcement {
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
-			t.Errorf("the command ended with: %v", err)
+			t.Errorf("run: %v", err)
 		}
 	})
 	line, err := bufio.NewReader(reader).ReadBytes('\n')
 	if err != nil {
 		t.Fatal(err, <-done)
 	}
-	var said announcement
-	if err := json.Unmarshal(line, &said); err != nil {
+	var announced announcement
+	if err := json.Unmarshal(line, &announced); err != nil {
 		t.Fatal(err)
 	}
-	return said
+	return announced
 }
 
-// use tells what the cluster answers to a management token.
-func use(t *testing.T, said announcement, token string) int {
+// use returns the status of a request with a management token.
+func use(t *testing.T, at announcement, token string) int {
 	t.Helper()
-	url := said.URL + "/api/v0/accounts/" + said.AccountID + "/clusters/" + said.ClusterID + "/databases"
+	url := at.URL + "/api/v0/accounts/" + at.AccountID + "/clusters/" + at.ClusterID + "/databases"
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -57,28 +57,25 @@ func use(t *testing.T, said announcement, token string) int {
 	return answer.StatusCode
 }
 
-func TestClusterIsServedUntilTheSignal(t *testing.T) {
-	said := start(t, "cluster", "--product", "dedicated", "--account-id", "a", "--cluster-id", "c")
-	if said.AccountID != "a" || said.ClusterID != "c" {
-		t.Errorf("%+v", said)
-	}
-	if got := use(t, said, said.Root); got != http.StatusOK {
-		t.Errorf("the root gets %d", got)
+func TestCluster_ServesUntilStopped(t *testing.T) {
+	at := start(t, "cluster", "--product", "dedicated")
+	if got := use(t, at, at.Root); got != http.StatusOK {
+		t.Errorf("status %d with the root credential", got)
 	}
 }
 
-func TestRootFileKeepsTheRootFromTheOutput(t *testing.T) {
+func TestCluster_RootFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "root")
-	said := start(t, "cluster", "--root-file", path)
-	if said.Root != "" {
-		t.Error("the root was printed")
+	at := start(t, "cluster", "--root-file", path)
+	if at.Root != "" {
+		t.Error("the root credential was printed")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := use(t, said, strings.TrimSpace(string(text))); got != http.StatusOK {
-		t.Errorf("the root gets %d", got)
+	if got := use(t, at, strings.TrimSpace(string(text))); got != http.StatusOK {
+		t.Errorf("status %d with the root credential", got)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -86,8 +83,8 @@ func TestRootFileKeepsTheRootFromTheOutput(t *testing.T) {
 	}
 }
 
-func TestBadArgumentsAreRefused(t *testing.T) {
-	for _, args := range []string{"", "frob", "cluster extra", "cluster --frob", "cluster --listen nowhere:x", "cluster --tls-cert none --tls-key none"} {
+func TestRun_RefusesBadArguments(t *testing.T) {
+	for _, args := range []string{"", "frob", "cluster extra", "cluster --frob", "cluster --listen nowhere:x"} {
 		if err := run(t.Context(), strings.Fields(args), io.Discard); err == nil {
 			t.Errorf("%q succeeded", args)
 		}

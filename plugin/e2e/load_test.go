@@ -67,7 +67,7 @@ func (st *stage) mustEndWithFewProcesses(t *testing.T, n int, how string, end fu
 	st.cluster.ResetRuns()
 	began := time.Now()
 	must(t, end())
-	must(t, vaulttest.Eventually(t.Context(), 5*time.Minute, st.allDead))
+	must(t, vaulttest.Eventually(t.Context(), 5*time.Minute, func() error { return st.allDead(t.Context()) }))
 	must(t, vaulttest.Eventually(t.Context(), time.Minute, func() error { return st.noLease(t.Context(), "many") }))
 	runs, peak := len(st.cluster.Runs()), st.cluster.Peak()
 	t.Logf("%s: %d tokens dead after %s, by %d processes, at most %d at a time", how, n, time.Since(began).Round(100*time.Millisecond), runs, peak)

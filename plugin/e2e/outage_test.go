@@ -46,7 +46,7 @@ func TestNoOutageLeavesATokenOrAnIrrevocableLease(t *testing.T) {
 	st.cluster.SetFaults(simulator.Faults{})
 
 	returned := time.Now()
-	must(t, vaulttest.Eventually(t.Context(), 6*time.Minute, st.allDead))
+	must(t, vaulttest.Eventually(t.Context(), 6*time.Minute, func() error { return st.allDead(t.Context()) }))
 	t.Logf("after an outage of %s all tokens were dead within %s", returned.Sub(began).Round(time.Second), time.Since(returned).Round(time.Second))
 	must(t, vaulttest.Eventually(t.Context(), 6*time.Minute, func() error {
 		if now := st.status(t); !now.Empty() {
@@ -57,7 +57,7 @@ func TestNoOutageLeavesATokenOrAnIrrevocableLease(t *testing.T) {
 	if n, err := st.irrevocable(t.Context()); err != nil || n > 0 {
 		t.Errorf("%d leases are irrevocable (%v)", n, err)
 	}
-	for _, token := range st.minted() {
+	for _, token := range st.issued() {
 		if token.RevokedAt.IsZero() {
 			t.Errorf("token %s died by itself", token.ID)
 		}

@@ -28,7 +28,7 @@ func TestAPluginKilledInARotationLocksNobodyOut(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	server := vaulttest.Start(t)
-	var rotated []*rotating
+	var rotated []*rotationStage
 	for i := range max(kills, 5) {
 		r := newRotating(t, server, fmt.Sprintf("rotation-%d", i))
 		moment := time.Duration(random.Int64N(int64(550 * time.Millisecond)))
@@ -47,18 +47,18 @@ func TestAPluginKilledInARotationLocksNobodyOut(t *testing.T) {
 	}
 }
 
-// A rotating mount is one whose root token is rotated.
-type rotating struct {
+// A rotationStage mount is one whose root token is rotated.
+type rotationStage struct {
 	*stage
 	plugin vaulttest.Process
 	old    string        // id of the root token that it has had first
 	held   []*credential // under leases
 }
 
-func newRotating(t *testing.T, s *vaulttest.Server, name string) *rotating {
+func newRotating(t *testing.T, s *vaulttest.Server, name string) *rotationStage {
 	t.Helper()
 	before, _ := s.PluginProcesses()
-	r := &rotating{stage: newStage(t, s, name)}
+	r := &rotationStage{stage: newStage(t, s, name)}
 	r.old = r.disownRoot()
 	r.write(t, "config", map[string]any{"rotation_overlap": "1s"})
 	r.write(t, "roles/ci", map[string]any{"ttl": "1h"})
@@ -87,7 +87,7 @@ func (st *stage) disownRoot() (id string) {
 // killAfter begins a rotation and kills the plugin a while later. It returns how
 // the rotation ended for its caller: Vault sends a request anew whose plugin has
 // died.
-func (r *rotating) killAfter(t *testing.T, moment time.Duration) (outcome string) {
+func (r *rotationStage) killAfter(t *testing.T, moment time.Duration) (outcome string) {
 	t.Helper()
 	slow := simulator.Duration(100 * time.Millisecond) // there must be time to be killed in, before and after the deed
 	r.cluster.SetFaults(simulator.Faults{Any: simulator.Fault{Latency: slow, LatencyAfter: slow}})
@@ -113,7 +113,7 @@ func (r *rotating) killAfter(t *testing.T, moment time.Duration) (outcome string
 }
 
 // mustWork fails unless the mount mints, and nothing has died under a lease.
-func (r *rotating) mustWork(t *testing.T) {
+func (r *rotationStage) mustWork(t *testing.T) {
 	t.Helper()
 	must(t, vaulttest.Eventually(t.Context(), 30*time.Second, func() error {
 		one, err := r.read(t.Context(), "ci", "")
@@ -130,7 +130,7 @@ func (r *rotating) mustWork(t *testing.T) {
 }
 
 // rootsAlive are the root tokens that the mount has been given or has made.
-func (r *rotating) rootsAlive() (alive []simulator.Token) {
+func (r *rotationStage) rootsAlive() (alive []simulator.Token) {
 	for _, token := range r.cluster.Tokens() {
 		made := strings.HasPrefix(token.Description, r.tag) && strings.HasSuffix(token.Description, "] root token")
 		if token.Live && (made || token.ID == r.old) {
@@ -142,7 +142,7 @@ func (r *rotating) rootsAlive() (alive []simulator.Token) {
 
 // roots are the id of the root token and, while a rotation is under way, that of
 // the one to follow.
-func (r *rotating) roots(t *testing.T) (root, next string) {
+func (r *rotationStage) roots(t *testing.T) (root, next string) {
 	t.Helper()
 	status := r.status(t)
 	return status.RootID, status.NextRootID
@@ -151,7 +151,7 @@ func (r *rotating) roots(t *testing.T) (root, next string) {
 // mustHaveOneToSpareAtMost looks at the root tokens that are not the root. Beside
 // the one that was replaced, which lives on for its overlap, there may be one;
 // the engine must know of both, and act on what no rotation under way is about.
-func (r *rotating) mustHaveOneToSpareAtMost(t *testing.T) {
+func (r *rotationStage) mustHaveOneToSpareAtMost(t *testing.T) {
 	t.Helper()
 	root, next := r.roots(t)
 	dues := r.dues(t)
@@ -165,7 +165,7 @@ func (r *rotating) mustHaveOneToSpareAtMost(t *testing.T) {
 		}
 		due, known := dues[token.ID]
 		if !known && token.ID != r.old {
-			due, known = dues[nonceOf(token)]
+			due, known = dues[accessorOf(token)]
 		}
 		if !known || token.ID != next && due.After(time.Now().Add(2*time.Minute)) {
 			t.Errorf("root token %s lives, is in the ledger: %v, is due at %s", token.ID, known, due)
@@ -178,7 +178,7 @@ func (r *rotating) mustHaveOneToSpareAtMost(t *testing.T) {
 
 // dues are the moments at which the engine acts on its tokens, by their nonces
 // and, as far as they are known, by their ids.
-func (r *rotating) dues(t *testing.T) map[string]time.Time {
+func (r *rotationStage) dues(t *testing.T) map[string]time.Time {
 	t.Helper()
 	ledger, err := r.ledger(t.Context())
 	must(t, err)
@@ -192,7 +192,7 @@ func (r *rotating) dues(t *testing.T) map[string]time.Time {
 }
 
 // hasNoneToSpare fails while a root token but the root is alive.
-func (r *rotating) hasNoneToSpare() error {
+func (r *rotationStage) hasNoneToSpare() error {
 	if n := len(r.rootsAlive()); n != 1 {
 		return fmt.Errorf("%d root tokens are alive on %s", n, r.mounted)
 	}

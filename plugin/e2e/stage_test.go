@@ -116,23 +116,75 @@ func (st *stage) read(ctx context.Context, role, query string) (*credential, err
 	return &c, nil
 }
 
-// minted returns every token that was ever made with the mount's tag.
-func (st *stage) minted() []simulator.Token {
+// at returns the stage as it is seen through another node of a cluster, or with
+// the Vault token of another person.
+func (st *stage) at(node *vaulttest.Server) *stage {
+	other := *st
+	other.Server = node
+	return &other
+}
+
+// issued returns all tokens that were ever issued with the mount's tag, those of
+// root credentials included.
+func (st *stage) issued() []simulator.Token {
 	return slices.DeleteFunc(st.cluster.Tokens(), func(token simulator.Token) bool {
 		return !strings.HasPrefix(token.Description, st.tag)
 	})
 }
 
-// alive returns those of the mount's tokens that the cluster accepts.
+// alive returns those of the issued tokens that the cluster accepts.
 func (st *stage) alive() []simulator.Token {
-	return slices.DeleteFunc(st.minted(), func(token simulator.Token) bool { return !token.Live })
+	return slices.DeleteFunc(st.issued(), func(token simulator.Token) bool { return !token.Live })
 }
 
-var nonceInTag = regexp.MustCompile(`^\[vault:[0-9a-f]{12}:([A-Z2-7]+)\]`)
+var accessorInTag = regexp.MustCompile(`^\[vault:[0-9a-f]{12}:([A-Z2-7]+)\]`)
 
-// nonceOf is what the ledger knows a token of a mount by.
-func nonceOf(token simulator.Token) string {
-	return nonceInTag.FindStringSubmatch(token.Description)[1]
+// accessorOf returns the accessor in the description of a token of the mount.
+func accessorOf(token simulator.Token) string {
+	return accessorInTag.FindStringSubmatch(token.Description)[1]
+}
+
+// mustAccountFor asserts the first promise of the engine, which must hold at any
+// moment: every live token with the mount's tag is in the ledger, and the engine
+// acts on it within the given time at the latest. Exceptions are the root
+// credential and the one that a rotation is about to install. It returns how
+// many tokens are alive, and how many of them are active in the ledger.
+func (st *stage) mustAccountFor(t *testing.T, within time.Duration) (alive, active int) {
+	t.Helper()
+	tokens := st.alive()
+	var ledger map[string]vaulttest.TokenInfo
+	var status vaulttest.Status
+	must(t, vaulttest.Eventually(t.Context(), time.Minute, func() (err error) {
+		if ledger, err = st.ledger(t.Context()); err == nil {
+			status, err = st.readStatus(t.Context())
+		}
+		return err
+	}))
+	for _, token := range tokens {
+		if token.ID == status.RootID {
+			continue
+		}
+		alive++
+		info, recorded := ledger[accessorOf(token)]
+		if !recorded {
+			if now, _ := st.cluster.Token(token.ID); now.Live {
+				t.Errorf("token %s, created at %s, is alive and not in the ledger", token.ID, token.CreatedAt)
+			}
+			continue
+		}
+		if info.State == vaulttest.StateActive {
+			active++
+		}
+		info, err := st.tokenInfo(t.Context(), accessorOf(token))
+		switch {
+		case vaulttest.HasStatus(err, http.StatusNotFound): // revoked meanwhile
+		case err != nil:
+			t.Error(err)
+		case token.ID != status.NextRootID && info.Deadline.After(time.Now().Add(within)):
+			t.Errorf("token %s (%s) is alive, and its deadline is only at %s", token.ID, info.State, info.Deadline)
+		}
+	}
+	return alive, active
 }
 
 // ledger lists the ledger, by accessor.
@@ -214,10 +266,20 @@ func (st *stage) noLease(ctx context.Context, roles ...string) error {
 	return nil
 }
 
-// allDead fails while a token of the mount lives.
-func (st *stage) allDead() error {
-	if n := len(st.alive()); n > 0 {
-		return fmt.Errorf("%d tokens are alive", n)
+// allDead fails while a token of the mount is alive, other than its root
+// credential.
+func (st *stage) allDead(ctx context.Context) error {
+	alive := st.alive()
+	if len(alive) == 0 {
+		return nil
+	}
+	status, err := st.readStatus(ctx)
+	if err != nil {
+		return err
+	}
+	alive = slices.DeleteFunc(alive, func(token simulator.Token) bool { return token.ID == status.RootID })
+	if len(alive) > 0 {
+		return fmt.Errorf("%d tokens are alive", len(alive))
 	}
 	return nil
 }

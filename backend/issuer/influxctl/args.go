@@ -7,18 +7,19 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// influxctl parses with urfave/cli v2: global flags stand before the command,
-// flags before arguments, and what starts with a dash can be a value only in
-// one word with its flag. No argument is a secret: the root token stands in the
-// profile. --debug and --trace are never set, since they may print it.
+// influxctl parses arguments with urfave/cli v2: global flags come before the
+// command, flags before positional arguments, and a value that begins with a dash
+// must be in the same argument as its flag. See docs/vendor-facts.md,
+// "flag-order". No argument is a secret: the root credential is in the profile.
+// --debug and --trace are never used, because they may print it.
 
-// profileName is the name of the one profile in the file.
+// profileName is the name of the only profile in the profile file.
 const profileName = "vault"
 
-// versionArgs ask the program for its version.
+// versionArgs are the arguments of `influxctl version`.
 var versionArgs = []string{"version"}
 
-// managementArgs are the arguments of `influxctl management verb`.
+// managementArgs returns the arguments of `influxctl management verb`.
 func managementArgs(profile string, timeout time.Duration, verb string, rest ...string) []string {
 	return append([]string{
 		"--config", profile, "--profile", profileName, "--timeout", timeout.String(),
@@ -26,9 +27,10 @@ func managementArgs(profile string, timeout time.Duration, verb string, rest ...
 	}, rest...)
 }
 
-// createArgs is what follows `management create`. The time is in UTC and whole
-// seconds, the one form that every version reads alike. Without one the token
-// never expires.
+// createArgs returns what follows `management create`. The expiry is in UTC and
+// whole seconds, the form that all versions read in the same way. See
+// docs/vendor-facts.md, "expiry-format". Without an expiry the token never
+// expires.
 func createArgs(r issuer.Request) []string {
 	args := []string{"--description=" + r.Description}
 	if !r.ExpiresAt.IsZero() {
@@ -37,14 +39,15 @@ func createArgs(r issuer.Request) []string {
 	return append(args, "--format", "json")
 }
 
-// listArgs is what follows `management list`.
+// listArgs returns what follows `management list`.
 func listArgs() []string { return []string{"--format", "json"} }
 
-// revokeArgs is what follows `management revoke`. Without --force it prompts.
+// revokeArgs returns what follows `management revoke`. Without --force the
+// program asks for confirmation.
 func revokeArgs(ids []string) []string { return append([]string{"--force"}, ids...) }
 
-// plausibleID reports whether id can be an argument: not a flag, and not more
-// than one word to whatever wrapper script stands in for the program.
+// plausibleID reports whether id can be an argument. It must not be a flag, and
+// must be a single word also for a shell script in place of the program.
 func plausibleID(id string) bool {
 	return id != "" && len(id) <= 128 && id[0] != '-' && !strings.ContainsFunc(id, func(r rune) bool {
 		return r <= ' ' || r > '~'

@@ -9,7 +9,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-func TestArguments(t *testing.T) {
+func TestManagementArgs_FlagsComeFirst(t *testing.T) {
 	east := time.FixedZone("east", 2*60*60)
 	for _, c := range []struct{ got, want []string }{
 		{versionArgs, []string{"version"}},

@@ -8,17 +8,19 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/boundedjson"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
 )
 
 const (
-	// overtime is what a process may take beyond its --timeout: to start, to
-	// notice, and to say so.
+	// overtime is how long a process may run beyond its --timeout: to start, to
+	// notice the timeout, and to report it.
 	overtime = 2 * time.Second
 
-	// defaultTimeout holds for a cluster that names none.
+	// defaultTimeout applies to a cluster without a timeout.
 	defaultTimeout = 30 * time.Second
 
-	// maxOutput bounds what create and revoke may print.
+	// maxOutput is the largest output of create and revoke, in bytes.
 	maxOutput = 1 << 20
 )
 
@@ -30,12 +32,12 @@ type cluster struct {
 
 var _ issuer.Issuer = (*cluster)(nil)
 
-// Issue runs `management create`, and `management list` if the answer lacks the
-// token's id.
+// Issue runs `management create`. If the answer does not hold the ID of the
+// token, it runs `management list` too.
 func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
 	var stdout []byte
 	stderr, err := c.manage(ctx, "create", createArgs(r), func(r io.Reader) (err error) {
-		stdout, err = readBounded(r)
+		stdout, err = readOutput(r)
 		return err
 	})
 	if err != nil {
@@ -46,13 +48,14 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 	case err != nil:
 		return issuer.Token{}, fmt.Errorf("influxctl management create: %w", err)
 	case token.Secret == c.Root:
-		return issuer.Token{}, errors.New("influxctl management create: it printed the root token and no other")
+		return issuer.Token{}, errors.New("influxctl management create: the only token in its output is the root credential")
 	case token.ID != "":
 		return token, nil
 	}
 	if token.ID, err = c.idOf(ctx, r.Description, token.Secret.Reveal()); err != nil {
-		// Not %w: a refusal of the list does not mean that nothing was minted.
-		return issuer.Token{}, fmt.Errorf("influxctl management create did not say the token's id: %v", err)
+		// Not %w: a list that was refused does not mean that no token was
+		// created.
+		return issuer.Token{}, fmt.Errorf("influxctl management create did not print the id of the token: %v", err)
 	}
 	return token, nil
 }
@@ -63,13 +66,13 @@ func (c *cluster) List(ctx context.Context, yield func(issuer.Info) error) error
 	return err
 }
 
-// Revoke joins the queue of the cluster; revokeBatch does the work.
+// Revoke adds the tokens to the queue of the cluster, which calls revokeBatch.
 func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 	failed := map[string]error{}
 	var plausible []string
 	for _, id := range ids {
 		if !plausibleID(id) {
-			failed[id] = notRunf("%q is not the id of a token", id)
+			failed[id] = failure.NotSentf("%q is not the id of a token", id)
 			continue
 		}
 		plausible = append(plausible, id)
@@ -82,53 +85,56 @@ func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 
 // manage runs `influxctl management verb` in a private directory with a profile
 // and reads its standard output with read. It returns its standard error, also
-// if it fails.
+// if the run fails.
 func (c *cluster) manage(ctx context.Context, verb string, args []string, read func(io.Reader) error) (string, error) {
-	_, img, err := c.driver.program.prove(ctx)
+	_, img, err := c.driver.program.verified(ctx)
 	if err != nil {
 		return "", err
 	}
 	if err := c.driver.gate.enter(ctx, c.Cluster); err != nil {
-		return "", notRunf("wait to run influxctl: %w", err)
+		return "", failure.NotSentf("wait to run influxctl: %w", err)
 	}
 	defer c.driver.gate.leave(c.Cluster)
 	home, err := c.driver.scratch.make()
 	if err != nil {
-		return "", &notRun{err}
+		return "", failure.NotSent(err)
 	}
 	defer discard(home)
 	profile, err := writeProfile(home, c.Cluster)
 	if err != nil {
-		return "", &notRun{err}
+		return "", failure.NotSent(err)
 	}
 	timeout := c.timeout()
 	ctx, cancel := context.WithTimeout(ctx, timeout+overtime)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
-		return "", notRunf("influxctl was not run: %w", err)
+		return "", failure.NotSentf("influxctl was not run: %w", err)
 	}
 	args = managementArgs(profile, timeout, verb, args...)
 	out, err := c.driver.launcher.run(ctx, job{image: img, args: args, home: home, read: read})
 	if err != nil {
-		return "", notRunf("start influxctl: %w", err)
+		return "", failure.NotSentf("start influxctl: %w", err)
 	}
-	return out.stderr, c.judge(verb, out)
+	return out.stderr, c.runError(verb, out)
 }
 
-// judge tells whether a run has succeeded, and what went wrong first if not.
-func (c *cluster) judge(verb string, out outcome) error {
+// runError returns the error of a run, or nil if it succeeded. If several things
+// went wrong it is about the first.
+func (c *cluster) runError(verb string, out outcome) error {
 	var err error
 	switch {
 	case out.state.Success():
-		return out.read
-	case out.exit() >= 0: // it ended by itself
-		err = failure(out, c.Root.Reveal(), c.ClientKey.Reveal())
-	case out.cut != nil:
-		err = fmt.Errorf("cut short: %w", out.cut)
-	case out.read != nil:
-		return out.read
+		return out.readErr
+	case out.exit() >= 0: // not ended by a signal
+		err = exitError(out, c.Cluster)
+	case errors.Is(out.ctxErr, context.DeadlineExceeded):
+		err = failure.Wrap(fmt.Errorf("killed after it did not end in time: %w", out.ctxErr), issuer.ErrUnreachable)
+	case out.ctxErr != nil:
+		err = fmt.Errorf("killed: %w", out.ctxErr)
+	case out.readErr != nil:
+		return out.readErr
 	default:
-		err = failure(out, c.Root.Reveal(), c.ClientKey.Reveal())
+		err = exitError(out, c.Cluster)
 	}
 	return fmt.Errorf("influxctl management %s: %w", verb, err)
 }
@@ -140,11 +146,11 @@ func (c *cluster) timeout() time.Duration {
 	return c.Timeout
 }
 
-// readBounded reads all there is, or fails if that is too much.
-func readBounded(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxOutput+1))
-	if err == nil && len(text) > maxOutput {
-		err = fmt.Errorf("influxctl printed more than %d bytes", maxOutput)
+// readOutput reads r to its end and fails if that is more than maxOutput.
+func readOutput(r io.Reader) ([]byte, error) {
+	text, err := boundedjson.ReadAll(r, maxOutput)
+	if errors.Is(err, boundedjson.ErrTooLong) {
+		return nil, fmt.Errorf("influxctl printed more than %d bytes", maxOutput)
 	}
 	return text, err
 }

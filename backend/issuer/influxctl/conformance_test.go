@@ -17,37 +17,38 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-// A subject is a cluster to be examined, real or simulated, and its program.
-type subject struct {
+// A testCluster is a real or simulated cluster to test, with its program.
+type testCluster struct {
 	*testing.T
 	driver *Driver
-	where  issuer.Cluster
+	target issuer.Cluster
 	real   bool
 	name   string
 }
 
-// atHand is the cluster of an influxctl profile, if $INFLUXCTL_CONFIG names the
-// file that holds it ($INFLUXCTL_PROFILE its name; "default" if not), with the
-// program of $INFLUXCTL_PATH; else a simulated one.
-func atHand(t *testing.T) *subject {
+// openTestCluster returns the cluster of an influxctl profile with the program of
+// $INFLUXCTL_PATH. $INFLUXCTL_CONFIG is the file with the profile, and
+// $INFLUXCTL_PROFILE the name of the profile, by default "default". Without
+// $INFLUXCTL_CONFIG it returns a simulated cluster.
+func openTestCluster(t *testing.T) *testCluster {
 	t.Helper()
 	file := os.Getenv("INFLUXCTL_CONFIG")
 	if file == "" {
 		s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
-		return &subject{t, s.driver, s.where, false, "the SIMULATOR, which settles nothing about a real cluster; to examine one, " +
+		return &testCluster{t, s.driver, s.target, false, "the SIMULATOR, which proves nothing about a real cluster; to test a real one, " +
 			"set INFLUXCTL_CONFIG to the config.toml of an influxctl, INFLUXCTL_PROFILE to a profile in it, and INFLUXCTL_PATH to the program"}
 	}
 	name := cmp.Or(os.Getenv("INFLUXCTL_PROFILE"), "default")
-	where, err := readProfile(file, name)
+	target, err := readProfile(file, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	program := os.Getenv("INFLUXCTL_PATH")
 	driver := newDriver(t, Config{Path: program})
-	return &subject{t, driver, where, true, fmt.Sprintf("the cluster of profile %s, by %s", name, cmp.Or(program, "influxctl on PATH"))}
+	return &testCluster{t, driver, target, true, fmt.Sprintf("the cluster of profile %s, with %s", name, cmp.Or(program, "influxctl on PATH"))}
 }
 
-// readProfile reads a profile as its users write it for influxctl.
+// readProfile reads a profile from a config.toml of influxctl.
 func readProfile(file, name string) (issuer.Cluster, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -55,21 +56,21 @@ func readProfile(file, name string) (issuer.Cluster, error) {
 	}
 	var all profileFile
 	if err := toml.Unmarshal(text, &all); err != nil {
-		return issuer.Cluster{}, fmt.Errorf("%s is not TOML, or not a file of influxctl profiles", file) // no cause: it quotes
+		return issuer.Cluster{}, fmt.Errorf("%s is not TOML, or not a config.toml of influxctl", file) // the cause would quote the file
 	}
 	for _, p := range all.Profiles {
 		if p.Name != name {
 			continue
 		}
 		if p.MgmtToken == "" {
-			return issuer.Cluster{}, fmt.Errorf("profile %s of %s has no mgmt_token: a login in a browser will not do", name, file)
+			return issuer.Cluster{}, fmt.Errorf("profile %s of %s has no mgmt_token, which the tests need", name, file)
 		}
 		return p.cluster()
 	}
 	return issuer.Cluster{}, fmt.Errorf("%s has no profile %s", file, name)
 }
 
-// cluster is what the profile says.
+// cluster returns the cluster of the profile.
 func (p profile) cluster() (issuer.Cluster, error) {
 	c := issuer.Cluster{
 		Product: p.Product, AccountID: p.AccountID, ClusterID: p.ClusterID, Host: p.Host, Port: p.Port,
@@ -94,19 +95,19 @@ func (p profile) cluster() (issuer.Cluster, error) {
 	return c, nil
 }
 
-func TestTheClusterAtHandConforms(t *testing.T) {
-	t.Log("examined is " + atHand(t).name)
+func TestRealCluster_Conforms(t *testing.T) {
+	t.Log("testing " + openTestCluster(t).name)
 	issuertest.Run(t, func(t *testing.T) issuertest.Subject {
-		s := atHand(t)
-		refused := s.where
+		s := openTestCluster(t)
+		refused := s.target
 		refused.Root = issuer.NewSecret("M.V1.not+the+root+token+Aa1")
 		return issuertest.Subject{
-			Issuer: s.driver.Open(s.where), Refused: s.driver.Open(refused), Secrets: []issuer.Secret{s.where.Root, refused.Root},
+			Issuer: s.driver.Open(s.target), Refused: s.driver.Open(refused), Secrets: []issuer.Secret{s.target.Root, refused.Root},
 		}
 	})
 }
 
-func TestAProfileOfAnInfluxctlIsRead(t *testing.T) {
+func TestReadProfile(t *testing.T) {
 	dir := t.TempDir()
 	file, ca := filepath.Join(dir, "config.toml"), filepath.Join(dir, "ca.pem")
 	for name, text := range map[string]string{ca: "CA", file: `

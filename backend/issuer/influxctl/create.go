@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
-// What `management create` prints is documented in part, and differs between
-// versions: a bare token with two warnings; a table before it; with --format
-// json, for which there is no sample, presumably an entry of the list with the
-// secret in it or beside it. All of it is read, mixed or not, from standard
-// output or else from standard error.
+// The output of `management create` is documented in part and differs between
+// versions (docs/vendor-facts.md, "create-output"): a bare token with two
+// warnings; a table before it; with --format json, for which there is no sample,
+// presumably an entry of the list with the secret in it or beside it. All forms
+// are accepted, also mixed, from standard output or else from standard error.
 
 var (
 	errNoToken    = errors.New("the answer holds no token")
@@ -22,42 +23,42 @@ var (
 )
 
 const (
-	// prefixLength is the length of the prefix that lists show, which looks
-	// like a token itself.
+	// prefixLength is the length of the token prefix that lists show, which has
+	// the form of a token: docs/vendor-facts.md, "token-form".
 	prefixLength = 9
 
-	// maxValues bounds the attempts to read JSON in one answer.
+	// maxValues limits how often the decoder tries to read JSON in one answer.
 	maxValues = 64
 )
 
 var (
 	managementToken = regexp.MustCompile(`^M\.V\d+\.[\w+/=.-]+$`)
 
-	// futureToken is what a token of another form may look like, where nothing
-	// else says that it is one: one long word of base64, in three kinds of
-	// characters, see credible.
+	// futureToken matches a token of another form, if nothing else in the answer
+	// is a token: one long word of base64 that looks random, see mayBeToken.
 	futureToken = regexp.MustCompile(`^[\w+/=.-]{32,}$`)
 
 	uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$`)
 
-	// idRow is the row of a table that shows the id, whatever draws the table.
+	// idRow matches the row of a table that shows the ID, whatever characters
+	// draw the table.
 	idRow = regexp.MustCompile(`(?im)^[^\w\n]*id[^\w\n]+([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})[^\w\n]*$`)
 
-	// logLine is how the program's log lines begin.
+	// logLine matches the beginning of the program's log lines.
 	logLine = regexp.MustCompile(`(?i)^\W*(?:trace|debug|info|warn|warning|error)\b`)
 
 	secretKeys = []string{"token", "access_token", "accessToken", "token_string", "tokenString", "secret", "management_token", "managementToken"}
 	prefixKeys = []string{"token_prefix", "tokenPrefix", "prefix"}
 	idKeys     = []string{"id", "token_id", "tokenId"}
 
-	// entryKeys are what an object has that describes a token.
+	// entryKeys are keys of an object that describes a token.
 	entryKeys = slices.Concat(secretKeys, prefixKeys, []string{"description", "expires_at", "expiresAt", "created_at", "createdAt"})
 )
 
-// decodeCreate reads the token that was created. The ID is empty if the answer
-// does not say it, or not clearly. An error never quotes the answer.
+// decodeCreate returns the token that was created. The ID is empty if the answer
+// holds none, or more than one. An error never quotes the answer.
 func decodeCreate(stdout, stderr []byte) (issuer.Token, error) {
-	for _, text := range []string{plain(stdout), plain(stderr)} {
+	for _, text := range []string{redact.Plain(string(stdout)), redact.Plain(string(stderr))} {
 		a := readAnswer(strings.ReplaceAll(text, "\r", "\n"))
 		secret, err := a.secret()
 		if errors.Is(err, errNoToken) {
@@ -71,14 +72,14 @@ func decodeCreate(stdout, stderr []byte) (issuer.Token, error) {
 	return issuer.Token{}, errNoToken
 }
 
-// An answer is what was found in the output of create.
+// An answer is what the output of create holds.
 type answer struct {
-	tokens []string // look like a management token, or the prefix of one
-	others []string // might be a token of another form
+	tokens []string // in the form of a management token, or of its prefix
+	others []string // that may be tokens of another form
 	ids    []string
 }
 
-// readAnswer looks through JSON values and, between them, lines of text.
+// readAnswer reads JSON values and the lines of text between them.
 func readAnswer(text string) *answer {
 	a := &answer{}
 	for attempts := 0; text != ""; {
@@ -98,7 +99,7 @@ func readAnswer(text string) *answer {
 	return a
 }
 
-// cutJSON decodes the JSON value that text begins with.
+// cutJSON decodes the JSON value at the beginning of text.
 func cutJSON(text string) (value any, rest string, ok bool) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	if err := decoder.Decode(&value); err != nil {
@@ -107,7 +108,7 @@ func cutJSON(text string) (value any, rest string, ok bool) {
 	return value, text[decoder.InputOffset():], true
 }
 
-// addLine adds a line of text: a token stands alone in it, an id in a table.
+// addLine adds a line of text: the row of a table with the ID, or a token alone.
 func (a *answer) addLine(line string) {
 	switch m := idRow.FindStringSubmatch(line); {
 	case m != nil:
@@ -122,12 +123,12 @@ func (a *answer) addString(s string) {
 	switch {
 	case managementToken.MatchString(s):
 		a.tokens = append(a.tokens, s)
-	case credible(s):
+	case mayBeToken(s):
 		a.others = append(a.others, s)
 	}
 }
 
-// addValue adds what stands in a JSON value under key.
+// addValue adds the tokens and IDs in a JSON value, which belongs to key.
 func (a *answer) addValue(key string, value any) {
 	switch value := value.(type) {
 	case string:
@@ -148,7 +149,7 @@ func (a *answer) addValue(key string, value any) {
 	}
 }
 
-// addID adds the id of an object that describes a token.
+// addID adds the ID of an object that describes a token.
 func (a *answer) addID(object map[string]any) {
 	if !slices.ContainsFunc(entryKeys, func(key string) bool { _, ok := object[key]; return ok }) {
 		return
@@ -160,7 +161,7 @@ func (a *answer) addID(object map[string]any) {
 	}
 }
 
-// secret is the one token in the answer.
+// secret returns the only token in the answer.
 func (a *answer) secret() (string, error) {
 	found := longest(a.tokens)
 	if len(found) == 0 {
@@ -175,7 +176,7 @@ func (a *answer) secret() (string, error) {
 	return "", errManyTokens
 }
 
-// id is the one id in the answer, if there is one.
+// id returns the only ID in the answer, or nothing.
 func (a *answer) id() string {
 	slices.Sort(a.ids)
 	if ids := slices.Compact(a.ids); len(ids) == 1 {
@@ -184,13 +185,13 @@ func (a *answer) id() string {
 	return ""
 }
 
-// longest drops repetitions, what is but the beginning of another token, and
-// what is no longer than a prefix.
+// longest removes repetitions, beginnings of other tokens, and what is not longer
+// than a prefix.
 func longest(tokens []string) []string {
 	slices.Sort(tokens)
 	tokens = slices.Compact(tokens)
 	var kept []string
-	for i, t := range tokens { // sorted: what continues t follows it
+	for i, t := range tokens { // sorted: a token that begins with t follows t
 		continued := i+1 < len(tokens) && strings.HasPrefix(tokens[i+1], t)
 		if !continued && len(t) > prefixLength {
 			kept = append(kept, t)
@@ -199,8 +200,7 @@ func longest(tokens []string) []string {
 	return kept
 }
 
-// credible reports whether s could be a token of a form not known yet.
-func credible(s string) bool {
-	return futureToken.MatchString(s) && !uuid.MatchString(s) &&
-		upper.MatchString(s) && lower.MatchString(s) && digit.MatchString(s)
+// mayBeToken reports whether s may be a token of a form that is not known yet.
+func mayBeToken(s string) bool {
+	return futureToken.MatchString(s) && !uuid.MatchString(s) && redact.LooksRandom(s)
 }

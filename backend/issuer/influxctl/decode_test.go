@@ -13,7 +13,7 @@ func BenchmarkDecodeCreate(b *testing.B) {
 			b.ReportAllocs()
 			text := []byte(stdout)
 			for b.Loop() {
-				if token, err := decodeCreate(text, []byte(warned)); err != nil || token.ID != id {
+				if token, err := decodeCreate(text, []byte(warnings)); err != nil || token.ID != id {
 					b.Fatal(token.ID, err)
 				}
 			}

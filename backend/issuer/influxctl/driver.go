@@ -1,12 +1,19 @@
-// Package influxctl is the issuer that runs influxctl, the vendor's command
-// line for InfluxDB 3 Cloud Dedicated and InfluxDB Clustered. It knows the
-// program and no Vault, returns errors and does not log.
+// Package influxctl is the driver that runs influxctl, the vendor's command line
+// for InfluxDB 3 Cloud Dedicated and InfluxDB Clustered. It returns errors and
+// does not log.
 //
-// A call passes through these files, in this order: cluster.go; program.go,
-// which proves the program; gate.go, which lets it in; profile.go and args.go,
-// which say what to do; process.go, which runs it; errors.go, which judges how
-// it ended; create.go and list.go, which read what it printed. Revocations come
-// in through queue.go, which gathers them, and revoke.go, which settles them.
+// A call goes through these files, in this order:
+//
+//   - cluster.go has the methods of issuer.Issuer;
+//   - program.go finds the program, copies it, and checks checksum and version;
+//   - gate.go waits until the process may be started;
+//   - scratch.go makes a private directory, profile.go writes the profile in it,
+//     args.go builds the arguments;
+//   - process.go runs the process;
+//   - errors.go classifies how it ended;
+//   - create.go and list.go decode what it printed.
+//
+// Revocations are collected by queue.go and carried out by revoke.go.
 package influxctl
 
 import (
@@ -16,16 +23,15 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A Config says which program to run. It comes from the plugin's registration,
-// never from the API: whoever may write the engine's config must not choose
-// what runs.
+// A Config configures a Driver. It comes from the plugin's registration, not from
+// the API: who may write the engine's config must not choose which program runs.
 type Config struct {
 	Path   string // INFLUXCTL_PATH, absolute; empty: influxctl on PATH
-	SHA256 string // INFLUXCTL_SHA256, in hex; empty: not pinned
+	SHA256 string // INFLUXCTL_SHA256, in hex; empty: any program
 
-	// Dir is where profiles are written while the program runs. Empty: in
-	// memory where there is /dev/shm, which must be writable then, else the
-	// directory for temporary files.
+	// Dir is where profiles are written while the program runs. Empty: /dev/shm
+	// if it exists, which must be writable then, else the directory for
+	// temporary files.
 	Dir string
 
 	Now func() time.Time // nil: time.Now
@@ -44,8 +50,8 @@ type Driver struct {
 
 var _ issuer.ProgramDriver = (*Driver)(nil)
 
-// New returns a driver. It does no I/O: the program is looked for and proven
-// when it is first needed, so that a missing one never stops a mount from
+// New returns a driver. It does no I/O: the program is looked for and checked
+// when it is first needed, so a missing program does not keep a mount from
 // loading.
 func New(cfg Config) *Driver {
 	if cfg.Now == nil {
@@ -59,17 +65,19 @@ func New(cfg Config) *Driver {
 	return d
 }
 
-// Open returns the issuer of a cluster. The number of processes that
-// c.MaxParallel allows is counted over all clusters of the driver.
+// Open returns the issuer of a cluster. c.MaxParallel limits the processes for
+// this cluster. All clusters of the driver together have no more processes than
+// the largest MaxParallel among those that need one.
 func (d *Driver) Open(c issuer.Cluster) issuer.Issuer { return &cluster{d, c} }
 
-// Program proves the program fit for use.
+// Program checks that the program can be used.
 func (d *Driver) Program(ctx context.Context) (issuer.Program, error) {
-	facts, _, err := d.program.prove(ctx)
+	facts, _, err := d.program.verified(ctx)
 	return facts, err
 }
 
-// Close frees what the driver holds. No call may be under way, none may follow.
+// Close releases what the driver holds. No call may be running, and none may
+// follow.
 func (d *Driver) Close() error {
 	d.launcher.close()
 	defer d.scratch.close()

@@ -18,77 +18,78 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
-// A fact is something that no document tells of a cluster or its program. The
-// driver works either way; who runs it on a real cluster learns here which way
-// it is.
+// A fact is something about the cluster or the program that is not documented.
+// The driver works with every answer. A run on a real cluster shows which answer
+// is right.
 type fact struct {
 	question string
-	settle   func(*inquiry) (string, error)
+	answer   func(*prober) (string, error)
 }
 
 var facts = []fact{
-	{"what `influxctl version` prints", (*inquiry).version},
-	{"may a management token mint others", (*inquiry).mints},
-	{"what create prints with --format json", (*inquiry).createJSON},
-	{"what create prints as a table", (*inquiry).createTable},
-	{"how long a token is, how its prefix is cut", (*inquiry).tokenForm},
-	{"what an entry of the list looks like", (*inquiry).entryShape},
-	{"in what order tokens are listed", (*inquiry).order},
-	{"who is said to have made a token that a token made", (*inquiry).maker},
-	{"are descriptions kept, up to 100 characters", func(q *inquiry) (string, error) { return q.echo(100, "") }},
-	{"are descriptions kept, of 300 characters", func(q *inquiry) (string, error) { return q.echo(300, "") }},
-	{"are descriptions kept, beyond ASCII", func(q *inquiry) (string, error) { return q.echo(90, "größer") }},
-	{"is the expiry kept to the second", (*inquiry).expiry},
-	{"what an expiry in the past does", (*inquiry).past},
-	{"how far the clocks are apart", (*inquiry).clock},
-	{"when a fresh token is listed", (*inquiry).listed},
-	{"when a fresh token is accepted", (*inquiry).accepted},
-	{"when a revoked token is refused", (*inquiry).refused},
-	{"what revoke says", (*inquiry).revoke},
-	{"what revoking a second time says", (*inquiry).revokeTwice},
-	{"what revoking an unknown id says", (*inquiry).revokeUnknown},
-	{"what revoking a known and an unknown id does", (*inquiry).revokeBoth},
-	{"may a token revoke itself", (*inquiry).revokeItself},
-	{"is a revoked token still listed", (*inquiry).keepsRevoked},
-	{"what a refused root token says", (*inquiry).badRoot},
+	{"what `influxctl version` prints", (*prober).version},
+	{"may a management token create others", (*prober).createsTokens},
+	{"what create prints with --format json", (*prober).createJSON},
+	{"what create prints as a table", (*prober).createTable},
+	{"how long a token and its prefix are", (*prober).tokenForm},
+	{"what an entry of the list looks like", (*prober).entryShape},
+	{"in what order tokens are listed", (*prober).order},
+	{"what created_by is for a token that a token created", (*prober).createdBy},
+	{"are descriptions of 100 characters kept", func(q *prober) (string, error) { return q.echo(100, "") }},
+	{"are descriptions of 300 characters kept", func(q *prober) (string, error) { return q.echo(300, "") }},
+	{"are descriptions with other characters than ASCII kept", func(q *prober) (string, error) { return q.echo(90, "größer") }},
+	{"is the expiry kept to the second", (*prober).expiry},
+	{"what an expiry in the past does", (*prober).pastExpiry},
+	{"how much the clocks differ", (*prober).clockDifference},
+	{"when a new token is listed", (*prober).listed},
+	{"when a new token is accepted", (*prober).accepted},
+	{"when a revoked token is refused", (*prober).refused},
+	{"what revoke prints", (*prober).revoke},
+	{"what revoking a second time prints", (*prober).revokeTwice},
+	{"what revoking an unknown id prints", (*prober).revokeUnknown},
+	{"what revoking a known and an unknown id does", (*prober).revokeBoth},
+	{"may a token revoke itself", (*prober).revokeItself},
+	{"is a revoked token still listed", (*prober).keepsRevoked},
+	{"what is printed for a refused root credential", (*prober).refusedRoot},
 }
 
-// TestFactsOfTheClusterAtHand asks it, and prints what it answers.
-func TestFactsOfTheClusterAtHand(t *testing.T) {
-	q := newInquiry(t)
+// TestRealCluster_Facts prints the answers of the cluster.
+func TestRealCluster_Facts(t *testing.T) {
+	q := newProber(t)
 	var text strings.Builder
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	settled := 0
+	answered := 0
 	for _, f := range facts {
-		answer, err := f.settle(q)
+		answer, err := f.answer(q)
 		if err != nil {
-			answer = "NOT SETTLED: " + quote(err.Error(), q.where.Root.Reveal())
+			answer = "NO ANSWER: " + redact.Quote(err.Error(), q.target.Root)
 		} else {
-			settled++
+			answered++
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s\n", f.question, answer)
 	}
 	_ = table.Flush()
-	if strings.Contains(text.String(), q.where.Root.Reveal()) || strings.Contains(text.String(), "M.V1.") {
-		t.Fatal("the answers hold a token, and are not shown")
+	if strings.Contains(text.String(), q.target.Root.Reveal()) || strings.Contains(text.String(), "M.V1.") {
+		t.Fatal("the answers hold a token and are not printed")
 	}
-	t.Logf("asked was %s\n%s%d of %d questions settled", q.name, text.String(), settled, len(facts))
-	if !q.real && settled < len(facts) {
-		t.Error("the simulator leaves questions open")
+	t.Logf("tested %s\n%s%d of %d questions answered", q.name, text.String(), answered, len(facts))
+	if !q.real && answered < len(facts) {
+		t.Error("the simulator does not answer all questions")
 	}
 }
 
-// An inquiry asks one cluster, and leaves no token behind that it made.
-type inquiry struct {
-	*subject
-	mark string // in the description of every token
-	made int
+// A prober asks one cluster, and revokes all tokens that it has created.
+type prober struct {
+	*testCluster
+	mark    string // in the description of every token
+	created int
 }
 
-func newInquiry(t *testing.T) *inquiry {
-	q := &inquiry{subject: atHand(t), mark: "[conformance:" + rand.Text() + "]"}
+func newProber(t *testing.T) *prober {
+	q := &prober{testCluster: openTestCluster(t), mark: "[conformance:" + rand.Text() + "]"}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -100,50 +101,50 @@ func newInquiry(t *testing.T) *inquiry {
 			return nil
 		})
 		if failed := q.issuer().Revoke(ctx, ids...); err != nil || len(failed) > 0 {
-			t.Errorf("tokens described as %s may be alive: %v, %v", q.mark, err, failed)
+			t.Errorf("tokens with the description %s may be active: %v, %v", q.mark, err, failed)
 		}
 	})
 	return q
 }
 
-func (q *inquiry) issuer() issuer.Issuer { return q.driver.Open(q.where) }
+func (q *prober) issuer() issuer.Issuer { return q.driver.Open(q.target) }
 
-func (q *inquiry) describe() string {
-	q.made++
-	return fmt.Sprintf("%s %d", q.mark, q.made)
+func (q *prober) describe() string {
+	q.created++
+	return fmt.Sprintf("%s %d", q.mark, q.created)
 }
 
 func soon() time.Time { return time.Now().Add(10 * time.Minute).Truncate(time.Second) }
 
-func (q *inquiry) mint() (issuer.Token, error) {
+func (q *prober) issue() (issuer.Token, error) {
 	return q.issuer().Issue(q.Context(), issuer.Request{Description: q.describe(), ExpiresAt: soon()})
 }
 
-// A said is what one run of the program said.
-type said struct {
+// A runOutput is what one run of the program printed.
+type runOutput struct {
 	stdout, stderr string
 	exit           int
 }
 
-// String tells of a run without its tokens.
-func (s said) String() string {
-	return fmt.Sprintf("exit status %d, output %q, errors %q", s.exit, quote(s.stdout), quote(s.stderr))
+// String returns the output without tokens.
+func (s runOutput) String() string {
+	return fmt.Sprintf("exit status %d, output %q, errors %q", s.exit, redact.Quote(s.stdout), redact.Quote(s.stderr))
 }
 
-// run runs the program as the driver does, and returns what it said, unread.
-func (q *inquiry) run(c issuer.Cluster, verb string, args ...string) (said, error) {
-	_, img, err := q.driver.program.prove(q.Context())
+// run runs the program as the driver does, and returns its output.
+func (q *prober) run(c issuer.Cluster, verb string, args ...string) (runOutput, error) {
+	_, img, err := q.driver.program.verified(q.Context())
 	if err != nil {
-		return said{}, err
+		return runOutput{}, err
 	}
 	home, err := q.driver.scratch.make()
 	if err != nil {
-		return said{}, err
+		return runOutput{}, err
 	}
 	defer discard(home)
 	profile, err := writeProfile(home, c)
 	if err != nil {
-		return said{}, err
+		return runOutput{}, err
 	}
 	words := managementArgs(profile, c.Timeout, verb, args...)
 	if verb == "version" {
@@ -155,41 +156,41 @@ func (q *inquiry) run(c issuer.Cluster, verb string, args ...string) (said, erro
 		return err
 	}})
 	if err != nil {
-		return said{}, err
+		return runOutput{}, err
 	}
-	return said{plain(stdout.Bytes()), plain([]byte(out.stderr)), out.exit()}, nil
+	return runOutput{redact.Plain(stdout.String()), redact.Plain(out.stderr), out.exit()}, nil
 }
 
-func (q *inquiry) version() (string, error) {
-	got, err := q.run(q.where, "version")
+func (q *prober) version() (string, error) {
+	got, err := q.run(q.target, "version")
 	return got.String(), err
 }
 
-func (q *inquiry) mints() (string, error) {
-	got, err := q.run(q.where, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: soon()})...)
+func (q *prober) createsTokens() (string, error) {
+	got, err := q.run(q.target, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: soon()})...)
 	if err != nil || got.exit == 0 {
 		return "yes", err
 	}
 	return "no: " + got.String(), nil
 }
 
-// createJSON shows the form of the answer, and of what stands beside it.
-func (q *inquiry) createJSON() (string, error) {
-	got, err := q.run(q.where, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: soon()})...)
+// createJSON returns the form of the output.
+func (q *prober) createJSON() (string, error) {
+	got, err := q.run(q.target, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: soon()})...)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("exit status %d, output %s, errors %q", got.exit, form(got.stdout), quote(got.stderr)), nil
+	return fmt.Sprintf("exit status %d, output %s, errors %q", got.exit, form(got.stdout), redact.Quote(got.stderr)), nil
 }
 
-func (q *inquiry) createTable() (string, error) {
+func (q *prober) createTable() (string, error) {
 	args := createArgs(issuer.Request{Description: q.describe(), ExpiresAt: soon()})
-	got, err := q.run(q.where, "create", args[:len(args)-2]...) // without --format json
+	got, err := q.run(q.target, "create", args[:len(args)-2]...) // without --format json
 	return got.String(), err
 }
 
-func (q *inquiry) tokenForm() (string, error) {
-	token, err := q.mint()
+func (q *prober) tokenForm() (string, error) {
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
@@ -200,8 +201,8 @@ func (q *inquiry) tokenForm() (string, error) {
 
 var errNotListed = errors.New("not listed")
 
-// find returns what the list says of a token.
-func (q *inquiry) find(id string) (found issuer.Info, err error) {
+// find returns the entry of a token in the list.
+func (q *prober) find(id string) (found issuer.Info, err error) {
 	err = q.issuer().List(q.Context(), func(info issuer.Info) error {
 		if info.ID == id {
 			found = info
@@ -214,21 +215,21 @@ func (q *inquiry) find(id string) (found issuer.Info, err error) {
 	return found, err
 }
 
-// entries is the list as the program prints it.
-func (q *inquiry) entries() ([]map[string]any, error) {
-	got, err := q.run(q.where, "list", listArgs()...)
+// entries returns the list as the program prints it.
+func (q *prober) entries() ([]map[string]any, error) {
+	got, err := q.run(q.target, "list", listArgs()...)
 	if err != nil {
 		return nil, err
 	}
 	var entries []map[string]any
 	if err := json.Unmarshal([]byte(got.stdout), &entries); err != nil {
-		return nil, fmt.Errorf("the list is not an array and nothing else, but %s", form(got.stdout))
+		return nil, fmt.Errorf("the list is not only an array, but %s", form(got.stdout))
 	}
 	return entries, nil
 }
 
-// entryShape shows the forms of all entries, each once.
-func (q *inquiry) entryShape() (string, error) {
+// entryShape returns the different forms of the entries.
+func (q *prober) entryShape() (string, error) {
 	entries, err := q.entries()
 	forms := map[string]bool{}
 	for _, e := range entries {
@@ -237,47 +238,47 @@ func (q *inquiry) entryShape() (string, error) {
 	return strings.Join(slices.Sorted(maps.Keys(forms)), " or "), err
 }
 
-func (q *inquiry) order() (string, error) {
+func (q *prober) order() (string, error) {
 	var moments []time.Time
 	err := q.issuer().List(q.Context(), func(info issuer.Info) error {
 		moments = append(moments, info.CreatedAt)
 		return nil
 	})
-	back := slices.Clone(moments)
-	slices.Reverse(back)
+	reversed := slices.Clone(moments)
+	slices.Reverse(reversed)
 	switch {
 	case len(moments) < 2:
-		return "", firstOf(err, errors.New("there is but one token"))
+		return "", firstOf(err, errors.New("there is only one token"))
 	case slices.IsSortedFunc(moments, time.Time.Compare):
-		return "the oldest first", err
-	case slices.IsSortedFunc(back, time.Time.Compare):
-		return "the newest first", err
+		return "oldest first", err
+	case slices.IsSortedFunc(reversed, time.Time.Compare):
+		return "newest first", err
 	}
 	return "not by age", err
 }
 
-// firstOf is the first of errs that is one.
+// firstOf returns the first error that is not nil.
 func firstOf(errs ...error) error {
 	return errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })]
 }
 
-func (q *inquiry) maker() (string, error) {
+func (q *prober) createdBy() (string, error) {
 	entries, err := q.entries()
-	makers := map[string]int{}
+	creators := map[string]int{}
 	for _, e := range entries {
 		description, _ := e["description"].(string)
 		if strings.HasPrefix(description, q.mark) {
-			makers[fmt.Sprint(e["created_by"])]++
+			creators[fmt.Sprint(e["created_by"])]++
 		}
 	}
-	if len(makers) > 0 && err == nil {
-		return fmt.Sprintf("created_by is %q", slices.Sorted(maps.Keys(makers))), nil
+	if len(creators) > 0 && err == nil {
+		return fmt.Sprintf("created_by is %q", slices.Sorted(maps.Keys(creators))), nil
 	}
 	return "", firstOf(err, errNotListed)
 }
 
-// echo asks for a description of a length, with some text at its end.
-func (q *inquiry) echo(length int, end string) (string, error) {
+// echo tests a description of the given length that ends with end.
+func (q *prober) echo(length int, end string) (string, error) {
 	want := q.describe() + " \"quoted\" <&> "
 	want += strings.Repeat("x", length-len(want)) + end
 	token, err := q.issuer().Issue(q.Context(), issuer.Request{Description: want, ExpiresAt: soon()})
@@ -294,7 +295,7 @@ func (q *inquiry) echo(length int, end string) (string, error) {
 	return fmt.Sprintf("no: %d bytes came back as %q", len(want), info.Description), err
 }
 
-func (q *inquiry) expiry() (string, error) {
+func (q *prober) expiry() (string, error) {
 	want := soon()
 	token, err := q.issuer().Issue(q.Context(), issuer.Request{Description: q.describe(), ExpiresAt: want})
 	if err != nil {
@@ -304,17 +305,17 @@ func (q *inquiry) expiry() (string, error) {
 	if info.ExpiresAt.Equal(want) {
 		return "yes", err
 	}
-	return fmt.Sprintf("no: it is off by %s", info.ExpiresAt.Sub(want)), err
+	return fmt.Sprintf("no: the difference is %s", info.ExpiresAt.Sub(want)), err
 }
 
-func (q *inquiry) past() (string, error) {
-	got, err := q.run(q.where, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: time.Now().Add(-time.Hour)})...)
+func (q *prober) pastExpiry() (string, error) {
+	got, err := q.run(q.target, "create", createArgs(issuer.Request{Description: q.describe(), ExpiresAt: time.Now().Add(-time.Hour)})...)
 	return got.String(), err
 }
 
-func (q *inquiry) clock() (string, error) {
+func (q *prober) clockDifference() (string, error) {
 	before := time.Now()
-	token, err := q.mint()
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
@@ -323,20 +324,21 @@ func (q *inquiry) clock() (string, error) {
 	return fmt.Sprintf("between %s and %s", info.CreatedAt.Sub(after).Round(time.Millisecond), info.CreatedAt.Sub(before).Round(time.Millisecond)), err
 }
 
-// patience is how long a change of a token may take to be seen.
-const patience = 2 * time.Minute
+// maxDelay is how long a change of a token may take to become visible.
+const maxDelay = 2 * time.Minute
 
-// until asks again and again, and says after what time the answer was yes.
-func (q *inquiry) until(yes func() (bool, error)) (string, error) {
-	began := time.Now()
+// until repeats a question until the answer is yes, and returns how long that
+// took.
+func (q *prober) until(ask func() (bool, error)) (string, error) {
+	start := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		switch ok, err := yes(); {
+		switch ok, err := ask(); {
 		case err != nil:
 			return "", err
 		case ok:
-			return fmt.Sprintf("after %s at the latest", time.Since(began).Round(time.Millisecond)), nil
-		case time.Since(began) > patience:
-			return fmt.Sprintf("not within %s", patience), nil
+			return fmt.Sprintf("after %s at the latest", time.Since(start).Round(time.Millisecond)), nil
+		case time.Since(start) > maxDelay:
+			return fmt.Sprintf("not within %s", maxDelay), nil
 		}
 		select {
 		case <-q.Context().Done():
@@ -346,8 +348,8 @@ func (q *inquiry) until(yes func() (bool, error)) (string, error) {
 	}
 }
 
-func (q *inquiry) listed() (string, error) {
-	token, err := q.mint()
+func (q *prober) listed() (string, error) {
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
@@ -360,27 +362,27 @@ func (q *inquiry) listed() (string, error) {
 	})
 }
 
-// accepts reports whether a token may list tokens.
-func (q *inquiry) accepts(token issuer.Token) (bool, error) {
-	where := q.where
-	where.Root = token.Secret
-	err := q.driver.Open(where).List(q.Context(), func(issuer.Info) error { return nil })
+// accepts reports whether the cluster lets a token list tokens.
+func (q *prober) accepts(token issuer.Token) (bool, error) {
+	target := q.target
+	target.Root = token.Secret
+	err := q.driver.Open(target).List(q.Context(), func(issuer.Info) error { return nil })
 	if errors.Is(err, issuer.ErrUnauthorized) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-func (q *inquiry) accepted() (string, error) {
-	token, err := q.mint()
+func (q *prober) accepted() (string, error) {
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
 	return q.until(func() (bool, error) { return q.accepts(token) })
 }
 
-func (q *inquiry) refused() (string, error) {
-	token, err := q.mint()
+func (q *prober) refused() (string, error) {
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
@@ -393,57 +395,55 @@ func (q *inquiry) refused() (string, error) {
 	})
 }
 
-// revokeOf mints a token and returns what its revocations say, n of them.
-func (q *inquiry) revokeOf(n int, others ...string) (issuer.Token, said, error) {
-	token, err := q.mint()
-	var got said
+// revokeOf issues a token, revokes it n times and returns the last output.
+func (q *prober) revokeOf(n int, others ...string) (issuer.Token, runOutput, error) {
+	token, err := q.issue()
+	var got runOutput
 	for i := 0; i < n && err == nil; i++ {
-		got, err = q.run(q.where, "revoke", revokeArgs(append([]string{token.ID}, others...))...)
+		got, err = q.run(q.target, "revoke", revokeArgs(append([]string{token.ID}, others...))...)
 	}
 	return token, got, err
 }
 
-func (q *inquiry) revoke() (string, error) {
+func (q *prober) revoke() (string, error) {
 	_, got, err := q.revokeOf(1)
 	return got.String(), err
 }
 
-func (q *inquiry) revokeTwice() (string, error) {
+func (q *prober) revokeTwice() (string, error) {
 	_, got, err := q.revokeOf(2)
 	return got.String(), err
 }
 
-const ghost = "00000000-dead-4bad-8bad-000000000000"
-
-func (q *inquiry) revokeUnknown() (string, error) {
-	got, err := q.run(q.where, "revoke", revokeArgs([]string{ghost})...)
+func (q *prober) revokeUnknown() (string, error) {
+	got, err := q.run(q.target, "revoke", revokeArgs([]string{unknownID})...)
 	return got.String(), err
 }
 
-func (q *inquiry) revokeBoth() (string, error) {
-	token, got, err := q.revokeOf(1, ghost)
+func (q *prober) revokeBoth() (string, error) {
+	token, got, err := q.revokeOf(1, unknownID)
 	if err != nil {
 		return "", err
 	}
 	info, err := q.find(token.ID)
-	return fmt.Sprintf("the known one is dead: %v; %s", info.Dead(time.Now()), got), err
+	return fmt.Sprintf("the known token is revoked: %v; %s", info.Dead(time.Now()), got), err
 }
 
-func (q *inquiry) revokeItself() (string, error) {
-	token, err := q.mint()
+func (q *prober) revokeItself() (string, error) {
+	token, err := q.issue()
 	if err != nil {
 		return "", err
 	}
 	if _, err := q.until(func() (bool, error) { return q.accepts(token) }); err != nil {
 		return "", err
 	}
-	where := q.where
-	where.Root = token.Secret
-	got, err := q.run(where, "revoke", revokeArgs([]string{token.ID})...)
+	target := q.target
+	target.Root = token.Secret
+	got, err := q.run(target, "revoke", revokeArgs([]string{token.ID})...)
 	return got.String(), err
 }
 
-func (q *inquiry) keepsRevoked() (string, error) {
+func (q *prober) keepsRevoked() (string, error) {
 	token, _, err := q.revokeOf(1)
 	if err != nil {
 		return "", err
@@ -458,14 +458,15 @@ func (q *inquiry) keepsRevoked() (string, error) {
 	}
 }
 
-func (q *inquiry) badRoot() (string, error) {
-	where := q.where
-	where.Root = issuer.NewSecret("M.V1.not+the+root+token+Aa1")
-	got, err := q.run(where, "list", listArgs()...)
+func (q *prober) refusedRoot() (string, error) {
+	target := q.target
+	target.Root = issuer.NewSecret("M.V1.not+the+root+token+Aa1")
+	got, err := q.run(target, "list", listArgs()...)
 	return got.String(), err
 }
 
-// form shows an answer's form, line by line where it is no JSON.
+// form returns the form of an output: the shape of its JSON values, and the lines
+// between them.
 func form(text string) string {
 	var parts []string
 	for rest := strings.TrimSpace(text); rest != ""; rest = strings.TrimSpace(rest) {
@@ -474,13 +475,12 @@ func form(text string) string {
 			continue
 		}
 		line, after, _ := strings.Cut(rest, "\n")
-		parts, rest = append(parts, quote(line)), after
+		parts, rest = append(parts, redact.Quote(line)), after
 	}
 	return strings.Join(parts, " ⏎ ")
 }
 
-// shape shows the form of a JSON value: its keys, and kinds in the place of
-// values.
+// shape returns the form of a JSON value: its keys, with kinds instead of values.
 func shape(value any) string {
 	switch value := value.(type) {
 	case map[string]any:
@@ -502,7 +502,7 @@ func shape(value any) string {
 	return strings.TrimSuffix(fmt.Sprintf("%T", value), "64") // float, bool
 }
 
-// kind tells what a string is.
+// kind returns what kind of string text is.
 func kind(text string) string {
 	_, err := time.Parse(time.RFC3339, text)
 	switch {

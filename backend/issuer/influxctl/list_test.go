@@ -17,7 +17,7 @@ import (
 
 func listOf(text string) (infos []issuer.Info, err error) {
 	in := io.Reader(strings.NewReader(text))
-	if len(text) < 1000 { // it is slow
+	if len(text) < 1000 { // slow for long texts
 		in = iotest.OneByteReader(in)
 	}
 	err = decodeList(in, func(info issuer.Info) error {
@@ -27,12 +27,12 @@ func listOf(text string) (infos []issuer.Info, err error) {
 	return infos, err
 }
 
-func TestEntriesAreReadAsDocumented(t *testing.T) {
+func TestDecodeList_DocumentedEntries(t *testing.T) {
 	const text = `[{"id":"0b0e","account_id":"aaaa","token_prefix":"M.V1.+5Jk","expires_at":{"seconds":1767323045},
   "created_at":{"seconds":1767236645,"nanos":622095000},"description":"\u003ca\u003e \u0026 b","created_by":"cccc"},
  {"id":"1b0e","account_id":"aaaa","token_prefix":"M.V1.ynmf","revoked_at":{"seconds":1767240000,"nanos":1000},
   "created_at":{"seconds":1767236000},"description":"old","created_by":null},
- {"id":"2b0e","description":null,"unheard_of":[{}]},
+ {"id":"2b0e","description":null,"unknown_key":[{}]},
  {"id":"3b0e","tokenPrefix":"M.V1.abcd","createdAt":"2026-01-02T03:04:05.5+01:00","expiresAt":"2026-01-02T03:04:05Z","revokedAt":"2026-01-02T03:04:06Z"}]
 `
 	got, err := listOf(text)
@@ -50,7 +50,7 @@ func TestEntriesAreReadAsDocumented(t *testing.T) {
 	}
 }
 
-func TestATimeThatIsNotSetIsZero(t *testing.T) {
+func TestTimestamp_NotSet(t *testing.T) {
 	for _, unset := range []string{
 		`null`, `{}`, `""`, `{"seconds":0}`, `{"seconds":-62135596800}`, `{"seconds":0,"nanos":5}`, `{"seconds":null}`,
 		`"1970-01-01T00:00:00Z"`, `"0001-01-01T00:00:00Z"`, `"1970-01-01T00:00:00.000Z"`,
@@ -62,7 +62,7 @@ func TestATimeThatIsNotSetIsZero(t *testing.T) {
 	}
 }
 
-func TestATimeThatCannotBeReadIsAnError(t *testing.T) {
+func TestTimestamp_CannotBeRead(t *testing.T) {
 	for _, bad := range []string{
 		`"yesterday"`, `1767323045`, `true`, `[]`, `{"seconds":"x"}`, `{"seconds":99999999999999}`, `{"seconds":1,"nanos":-1}`,
 		`{"seconds":1,"nanos":1000000000}`, `{"seconds":1.5}`, `"2026-01-02"`,
@@ -73,7 +73,7 @@ func TestATimeThatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
-func TestAListMayBeEmptyOrAmongLogLines(t *testing.T) {
+func TestDecodeList_EmptyOrWithLogLines(t *testing.T) {
 	for text, want := range map[string]int{
 		"": 0, " \n\n": 0, "null": 0, "null\n": 0, "\n null \n\n": 0, "[]": 0, "[ ]\n": 0, "[\n\n]": 0,
 		"warn\tsomething\n[WARN] more\n[{\"id\":\"a\"}]\n":  1,
@@ -89,7 +89,7 @@ func TestAListMayBeEmptyOrAmongLogLines(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotAListIsAnError(t *testing.T) {
+func TestDecodeList_RefusesOtherOutput(t *testing.T) {
 	for text, want := range map[string]error{
 		"warn\tonly\n":                          errNotList,
 		"<html>\n</html>":                       errNotList,
@@ -107,7 +107,7 @@ func TestWhatIsNotAListIsAnError(t *testing.T) {
 		`[{"id":"a"}]}`:                         errNotList,
 		`[{"id":7}]`:                            errNotList,
 		`[{"description":"no id"}]`:             errEntryNoID,
-		`[null]`:                                errNotList, // and not one with an entry
+		`[null]`:                                errNotList, // not a list with one entry
 		`["a"]`:                                 errNotList,
 		`[{"id":""}]`:                           errEntryNoID,
 		strings.Repeat("x", maxEntry+1):         errNotList,
@@ -120,7 +120,7 @@ func TestWhatIsNotAListIsAnError(t *testing.T) {
 	}
 }
 
-func TestOneEntryIsBounded(t *testing.T) {
+func TestDecodeList_LimitsAnEntry(t *testing.T) {
 	for _, long := range []string{
 		`[{"id":"` + strings.Repeat("x", 2*maxEntry),
 		`[{"id":"a"},` + strings.Repeat(" ", 2*maxEntry) + `{"id":"b"}]`,
@@ -133,7 +133,7 @@ func TestOneEntryIsBounded(t *testing.T) {
 	}
 }
 
-func TestAnErrorOfTheReaderIsReturned(t *testing.T) {
+func TestDecodeList_ReturnsReadErrors(t *testing.T) {
 	broken := errors.New("broken")
 	for _, text := range []string{"", "[", `[{"id":"a"}`, `[{"id":"a"}]`, "null", "words\n"} {
 		err := decodeList(io.MultiReader(strings.NewReader(text), iotest.ErrReader(broken)), func(issuer.Info) error { return nil })
@@ -143,14 +143,14 @@ func TestAnErrorOfTheReaderIsReturned(t *testing.T) {
 	}
 }
 
-// An endless reader repeats a chunk of entries.
-type endless struct {
+// A repeater repeats a chunk of entries.
+type repeater struct {
 	entry []byte
 	left  int
 	rest  []byte
 }
 
-func (e *endless) Read(p []byte) (int, error) {
+func (e *repeater) Read(p []byte) (int, error) {
 	if len(e.rest) == 0 {
 		if e.left == 0 {
 			return 0, io.EOF
@@ -166,10 +166,10 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestAListIsNotHeldInMemory(t *testing.T) {
+func TestDecodeList_UsesBoundedMemory(t *testing.T) {
 	const n = 200
 	chunk := bytes.Repeat([]byte(`{"id":"0b0e5c7e","token_prefix":"M.V1.+5Jk","description":"a description of usual length"},`), 1000)
-	in := io.MultiReader(strings.NewReader("["), &endless{entry: chunk, left: n})
+	in := io.MultiReader(strings.NewReader("["), &repeater{entry: chunk, left: n})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -200,7 +200,7 @@ func FuzzDecodeList(f *testing.F) {
 			return nil
 		})
 		if err != nil && !errors.Is(err, errNotList) && !errors.Is(err, errLongEntry) && !errors.Is(err, errEntryNoID) && !errors.Is(err, errUnclearTime) {
-			t.Errorf("an error of another kind, which may quote: %v", err)
+			t.Errorf("another error, which may quote the output: %v", err)
 		}
 	})
 }

@@ -21,13 +21,13 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-// The test binary is influxctl when it is called so: one that follows a script
-// beside it, or else the simulated one. It leaves without the race detector's
-// farewell, which takes a second.
+// The test binary acts as influxctl if it is called by that name: as one that
+// follows a script in its directory, or else as the simulated one. It exits
+// without the clean-up of the race detector, which takes a second.
 func TestMain(m *testing.M) {
 	if simulator.IsCLI(os.Args) {
 		if s, err := readScript(os.Args[0]); err == nil {
-			syscall.Exit(s.play(os.Args))
+			syscall.Exit(s.run(os.Args))
 		}
 		syscall.Exit(simulator.Main(os.Args))
 	}
@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// hostName is the first argument of the test binary when it is to be a program
-// with a driver in it, as the plugin is.
+// hostName is the name by which the test binary acts as a program with a driver,
+// as the plugin is.
 const hostName = "driver-host"
 
 func host(program, scratch string) int {
@@ -50,20 +50,20 @@ func host(program, scratch string) int {
 	return 0
 }
 
-// A script says what a scripted influxctl does, by the verb that is its last
-// word but flags and their values: version, create, list or revoke.
+// A script says what a scripted influxctl does for each command: version, create,
+// list or revoke.
 type script map[string]step
 
 // A step is one run.
 type step struct {
 	Stdout, Stderr string
 	FloodStdout    bool // print a gigabyte
-	FloodStderr    bool // print 16 MiB before what else there is
+	FloodStderr    bool // print 16 MiB first
 	Exit           int
 	Killed         bool   // end by a signal
 	Hang           bool   // after printing
-	Grandchild     string // "group": one that holds both pipes; "session": out of the group, too
-	Touch          string // create this file beside the program when all is printed
+	Grandchild     string // start a child that holds both pipes: "group", or "session" for one outside the process group
+	Touch          string // create this file in the program's directory after printing
 }
 
 const scriptName = "script.json"
@@ -76,41 +76,41 @@ func readScript(program string) (s script, err error) {
 	return s, json.Unmarshal(text, &s)
 }
 
-// A played is the record of one run of a scripted influxctl.
-type played struct {
+// A runRecord is what one run of a scripted influxctl has seen.
+type runRecord struct {
 	Argv, Env []string
-	Pids      []int // its own and its grandchild's
-	Stdin     bool  // standard input is not at its end
+	Pids      []int // its own and that of its child
+	Stdin     bool  // there is standard input
 	Profile   string
 	Modes     []fs.FileMode // of the profile and its directory
 }
 
-func (s script) play(argv []string) int {
+func (s script) run(argv []string) int {
 	if argv[len(argv)-1] == "hold" {
 		<-time.After(time.Minute)
 		return 0
 	}
 	do := s.step(argv)
-	run := played{Argv: argv, Env: os.Environ(), Pids: []int{os.Getpid()}}
+	record := runRecord{Argv: argv, Env: os.Environ(), Pids: []int{os.Getpid()}}
 	n, _ := os.Stdin.Read(make([]byte, 1))
-	run.Stdin = n > 0
+	record.Stdin = n > 0
 	if len(argv) > 2 && argv[1] == "--config" {
 		text, err := os.ReadFile(argv[2])
-		run.Profile = fmt.Sprint(string(text), err)
+		record.Profile = fmt.Sprint(string(text), err)
 		for _, name := range []string{argv[2], filepath.Dir(argv[2])} {
 			if info, err := os.Stat(name); err == nil {
-				run.Modes = append(run.Modes, info.Mode().Perm())
+				record.Modes = append(record.Modes, info.Mode().Perm())
 			}
 		}
 	}
 	if do.Grandchild != "" {
-		run.Pids = append(run.Pids, hold(argv[0], do.Grandchild))
+		record.Pids = append(record.Pids, hold(argv[0], do.Grandchild))
 	}
-	run.save(filepath.Dir(argv[0]))
+	record.save(filepath.Dir(argv[0]))
 	return do.perform(filepath.Dir(argv[0]))
 }
 
-// step is what the script says about a run. "revoke one" applies to a run of
+// step returns what a run does. "revoke one" applies to a run of
 // revoke with a single ID and goes before "revoke".
 func (s script) step(argv []string) step {
 	verb := verbOf(argv)
@@ -152,7 +152,7 @@ func (do step) perform(dir string) int {
 	return do.Exit
 }
 
-// hold starts a process that does nothing but hold the pipes open.
+// hold starts a process that only keeps the pipes open.
 func hold(name, how string) int {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{name, "hold"}
@@ -164,8 +164,8 @@ func hold(name, how string) int {
 	return cmd.Process.Pid
 }
 
-// save puts the record where other runs do not overwrite it.
-func (p played) save(dir string) {
+// save writes the record to a new file.
+func (p runRecord) save(dir string) {
 	text, _ := json.Marshal(p)
 	file, err := os.CreateTemp(dir, "run-*.tmp")
 	if err != nil {
@@ -176,8 +176,8 @@ func (p played) save(dir string) {
 	_ = os.Rename(file.Name(), strings.TrimSuffix(file.Name(), ".tmp")+".json")
 }
 
-// A stage is a scripted influxctl and a driver for it.
-type stage struct {
+// A fixture is a scripted influxctl and a driver for it.
+type fixture struct {
 	*testing.T
 	*Driver
 	program string
@@ -185,13 +185,13 @@ type stage struct {
 	root    string
 }
 
-// latest says a version with nothing to warn of.
-var latest = step{Stdout: "influxctl v2.12.0 linux/amd64\n"}
+// currentVersion prints a version without warnings.
+var currentVersion = step{Stdout: "influxctl v2.12.0 linux/amd64\n"}
 
-func newStage(t *testing.T, s script) *stage {
+func newFixture(t *testing.T, s script) *fixture {
 	t.Helper()
 	if _, ok := s["version"]; !ok {
-		s["version"] = latest
+		s["version"] = currentVersion
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -201,10 +201,10 @@ func newStage(t *testing.T, s script) *stage {
 	if err := os.WriteFile(filepath.Join(dir, scriptName), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	st := &stage{T: t, program: filepath.Join(dir, "influxctl"), scratch: t.TempDir(), root: "M.V1.rootROOTroot1234567890+/="}
-	linkSelf(t, st.program)
-	st.Driver = newDriver(t, Config{Path: st.program, Dir: st.scratch})
-	return st
+	f := &fixture{T: t, program: filepath.Join(dir, "influxctl"), scratch: t.TempDir(), root: "M.V1.rootROOTroot1234567890+/="}
+	linkSelf(t, f.program)
+	f.Driver = newDriver(t, Config{Path: f.program, Dir: f.scratch})
+	return f
 }
 
 func newDriver(t *testing.T, cfg Config) *Driver {
@@ -218,7 +218,7 @@ func newDriver(t *testing.T, cfg Config) *Driver {
 	return d
 }
 
-// linkSelf makes the test binary a program of another name.
+// linkSelf gives the test binary another name.
 func linkSelf(t *testing.T, name string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -230,8 +230,8 @@ func linkSelf(t *testing.T, name string) {
 	}
 }
 
-// cluster is a cluster with all that a profile can hold.
-func (s *stage) cluster() issuer.Cluster {
+// cluster returns a cluster that sets all of a profile.
+func (s *fixture) cluster() issuer.Cluster {
 	return issuer.Cluster{
 		Product: issuer.Dedicated, AccountID: "aaaaaaaa-0000-4000-8000-000000000001", ClusterID: "bbbbbbbb-0000-4000-8000-000000000002",
 		Root: issuer.NewSecret(s.root), ClientKey: issuer.NewSecret("-----BEGIN KEY-----\nk3yk3y\n-----END KEY-----\n"),
@@ -239,10 +239,10 @@ func (s *stage) cluster() issuer.Cluster {
 	}
 }
 
-func (s *stage) open() issuer.Issuer { return s.Open(s.cluster()) }
+func (s *fixture) open() issuer.Issuer { return s.Open(s.cluster()) }
 
-// runs returns the records of the runs of one verb so far.
-func (s *stage) runs(verb string) (runs []played) {
+// runs returns the records of the runs of one command so far.
+func (s *fixture) runs(verb string) (runs []runRecord) {
 	s.Helper()
 	names, err := filepath.Glob(filepath.Join(filepath.Dir(s.program), "run-*.json"))
 	if err != nil {
@@ -250,7 +250,7 @@ func (s *stage) runs(verb string) (runs []played) {
 	}
 	for _, name := range names {
 		text, err := os.ReadFile(name)
-		var p played
+		var p runRecord
 		if err == nil {
 			err = json.Unmarshal(text, &p)
 		}
@@ -265,7 +265,7 @@ func (s *stage) runs(verb string) (runs []played) {
 }
 
 // waitFor waits until a scripted run has touched a file.
-func (s *stage) waitFor(name string) {
+func (s *fixture) waitFor(name string) {
 	s.Helper()
 	eventually(s.T, name+" is touched", func() bool {
 		_, err := os.Stat(filepath.Join(filepath.Dir(s.program), name))
@@ -273,8 +273,8 @@ func (s *stage) waitFor(name string) {
 	})
 }
 
-// nothingLeft fails if a process of any run or any profile is still there.
-func (s *stage) nothingLeft() {
+// nothingLeft fails if a process or a profile of any run is left.
+func (s *fixture) nothingLeft() {
 	s.Helper()
 	for _, verb := range []string{"version", "create", "list", "revoke"} {
 		for _, run := range s.runs(verb) {
@@ -303,7 +303,8 @@ func hasEnded(pid int) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || strings.Contains(string(stat), ") Z ")
 }
 
-// eventually polls for what another process does.
+// eventually waits until happened returns true. It polls, because another process
+// decides.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -313,7 +314,7 @@ func eventually(t *testing.T, what string, happened func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("never: " + what)
+			t.Fatal("did not happen: " + what)
 		}
 	}
 }

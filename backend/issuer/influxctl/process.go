@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// maxStderr bounds what is kept of standard error. The rest is read and
-	// dropped.
+	// maxStderr is how many bytes of standard error are kept. The rest is read
+	// and dropped.
 	maxStderr = 64 << 10
 
-	// grace is how long a pipe may stay open after the process has ended. What
-	// it wrote is in the pipe by then; only a grandchild can hold it longer.
-	grace = 500 * time.Millisecond
+	// pipeDelay is how long a pipe may stay open after the process has ended.
+	// What the process wrote is in the pipe by then; only a child of the process
+	// can keep it open.
+	pipeDelay = 500 * time.Millisecond
 )
 
 // A job is one run of the program.
@@ -29,24 +30,25 @@ type job struct {
 	args  []string
 	home  string // private directory: working directory, HOME and more
 
-	// read reads standard output to its end. If it returns an error before,
-	// the process is killed.
+	// read reads standard output to its end. If it returns an error, the
+	// process is killed.
 	read func(io.Reader) error
 }
 
 // An outcome is how a process ended.
 type outcome struct {
-	state  *os.ProcessState
-	stderr string
-	read   error // of job.read
-	cut    error // why ctx is done, if it is
+	state   *os.ProcessState
+	stderr  string
+	readErr error // of job.read
+	ctxErr  error // of the context of the run
 }
 
-// exit is the exit status, -1 if a signal ended the process.
+// exit returns the exit status, or -1 if a signal ended the process.
 func (o outcome) exit() int { return o.state.ExitCode() }
 
-// A launcher starts processes, all from one thread: on Linux, a child's
-// parent-death signal is sent when the thread that started it ends.
+// A launcher starts all processes from one thread that lives as long as this
+// process: on Linux, a child gets its parent-death signal when the thread that
+// started it ends, see prctl(2), PR_SET_PDEATHSIG.
 type launcher struct {
 	once   sync.Once
 	starts chan func()
@@ -58,7 +60,7 @@ func (l *launcher) start(cmd *exec.Cmd) error {
 		l.starts = make(chan func())
 		go func() {
 			runtime.LockOSThread()
-			defer runtime.UnlockOSThread() // so that the thread lives on
+			defer runtime.UnlockOSThread() // else the thread ends with the goroutine
 			for start := range l.starts {
 				start()
 			}
@@ -74,8 +76,8 @@ func (l *launcher) close() {
 	close(l.starts)
 }
 
-// run runs a job to its end and leaves no process of its group behind. An error
-// means that the process was not started.
+// run runs a job to its end and leaves no process of its process group behind. An
+// error means that the process was not started.
 func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 	runCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -84,7 +86,7 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 		return outcome{}, err
 	}
 	defer pipe.Close()
-	stderr := &head{limit: maxStderr}
+	stderr := &limitedBuffer{limit: maxStderr}
 	cmd := command(runCtx, j)
 	cmd.Stdout, cmd.Stderr = end, stderr
 	err = l.start(cmd)
@@ -96,9 +98,9 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait()             // what it can say, cmd.ProcessState says better
-		_ = killGroup(cmd.Process) // for grandchildren, if there are any
-		stdout.end()
+		_ = cmd.Wait()             // cmd.ProcessState says the same
+		_ = killGroup(cmd.Process) // children of the process, if there are any
+		stdout.processEnded()
 	}()
 	readErr := j.read(stdout)
 	if readErr != nil {
@@ -108,22 +110,23 @@ func (l *launcher) run(ctx context.Context, j job) (outcome, error) {
 	return outcome{cmd.ProcessState, stderr.String(), readErr, ctx.Err()}, nil
 }
 
-// command makes the command of a job, which dies with ctx, whole group.
+// command returns the command of a job. Its process group is killed when ctx is
+// done.
 func command(ctx context.Context, j job) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, j.image.path)
 	cmd.Args = append([]string{j.image.name}, j.args...)
-	cmd.Dir, cmd.Env = j.home, environment(runtime.GOOS, j.home) // stdin nil: at its end, so no prompt can hang us
+	cmd.Dir, cmd.Env = j.home, environment(runtime.GOOS, j.home) // no Stdin: a prompt reads the end of the file
 	cmd.SysProcAttr = processAttributes()
 	cmd.Cancel = func() error { return killGroup(cmd.Process) }
-	cmd.WaitDelay = grace // for standard error
+	cmd.WaitDelay = pipeDelay // for standard error
 	if j.image.file != nil {
 		cmd.ExtraFiles = []*os.File{j.image.file}
 	}
 	return cmd
 }
 
-// passed are the variables that the program gets as they are here.
-var passed = []string{
+// inheritedVariables are the variables that the program gets from this process.
+var inheritedVariables = []string{
 	"LANG", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
 	"http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -150,7 +153,7 @@ func environment(goos, home string) []string {
 			"LOCALAPPDATA="+filepath.Join(home, "AppData", "Local"),
 		)
 	}
-	for _, name := range passed {
+	for _, name := range inheritedVariables {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}
@@ -159,15 +162,15 @@ func environment(goos, home string) []string {
 }
 
 // An output is the reading end of a process's standard output. Once the process
-// has ended it does not wait for more than grace.
+// has ended, a read waits for at most pipeDelay.
 type output struct {
 	*os.File
-	over atomic.Bool
+	ended atomic.Bool
 }
 
 func (o *output) Read(p []byte) (int, error) {
-	if o.over.Load() {
-		o.hurry()
+	if o.ended.Load() {
+		o.setDeadline()
 	}
 	n, err := o.File.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -176,25 +179,25 @@ func (o *output) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end tells that the process has ended.
-func (o *output) end() {
-	o.over.Store(true)
-	o.hurry()
+// processEnded says that the process has ended.
+func (o *output) processEnded() {
+	o.ended.Store(true)
+	o.setDeadline()
 }
 
-// hurry bounds the read that is under way. Where pipes know no deadlines, the
-// end of the process group is what ends it.
-func (o *output) hurry() { _ = o.SetReadDeadline(time.Now().Add(grace)) }
+// setDeadline limits the current read. Where pipes have no deadlines, the read
+// ends when the process group has been killed.
+func (o *output) setDeadline() { _ = o.SetReadDeadline(time.Now().Add(pipeDelay)) }
 
-// A head keeps the beginning of what is written to it.
-type head struct {
+// A limitedBuffer keeps the beginning of what is written to it.
+type limitedBuffer struct {
 	limit int
 	kept  []byte
 }
 
-func (h *head) Write(p []byte) (int, error) {
-	h.kept = append(h.kept, p[:min(len(p), h.limit-len(h.kept))]...)
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p[:min(len(p), b.limit-len(b.kept))]...)
 	return len(p), nil
 }
 
-func (h *head) String() string { return string(h.kept) }
+func (b *limitedBuffer) String() string { return string(b.kept) }

@@ -4,5 +4,5 @@ package influxctl
 
 import "syscall"
 
-// processAttributes put the process into a group of its own.
+// processAttributes puts the process into a process group of its own.
 func processAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -2,8 +2,8 @@ package influxctl
 
 import "syscall"
 
-// processAttributes put the process into a group of its own, and let it die
-// with the thread that started it, and so with this process.
+// processAttributes puts the process into a process group of its own. The kernel
+// kills it when the thread that started it ends, and so when this process ends.
 func processAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

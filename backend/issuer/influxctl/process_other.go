@@ -9,5 +9,5 @@ import (
 
 func processAttributes() *syscall.SysProcAttr { return nil }
 
-// killGroup kills the process; there are no groups.
+// killGroup kills the process. There are no process groups.
 func killGroup(p *os.Process) error { return p.Kill() }

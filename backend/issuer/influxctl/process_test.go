@@ -19,32 +19,32 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-const minted = "M.V1.newNEW123newNEW123newNEW123+/="
+const newToken = "M.V1.newNEW123newNEW123newNEW123+/="
 
-// created is what create answers of a token with an id.
-const created = `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"` + minted + `"}`
+// created is the output of create with an ID.
+const created = `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"` + newToken + `"}`
 
-func (s *stage) issue(ctx context.Context) (issuer.Token, error) {
+func (s *fixture) issue(ctx context.Context) (issuer.Token, error) {
 	return s.open().Issue(ctx, issuer.Request{Description: "-desc \"quoted\"", ExpiresAt: time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)})
 }
 
-func (s *stage) mustNotQuote(err error) {
+func (s *fixture) mustNotQuote(err error) {
 	s.Helper()
-	for _, secret := range []string{minted, s.root, "k3yk3y"} {
+	for _, secret := range []string{newToken, s.root, "k3yk3y"} {
 		if strings.Contains(fmt.Sprint(err), secret) {
 			s.Errorf("the error quotes a secret: %v", err)
 		}
 	}
 }
 
-func TestARunSeesWhatItNeedsAndNoMore(t *testing.T) {
+func TestManage_ArgumentsEnvironmentAndProfile(t *testing.T) {
 	t.Setenv("INFLUXCTL_PROFILE", "other")
 	t.Setenv("VAULT_TOKEN", "hvs.secret")
 	t.Setenv("HTTPS_PROXY", "http://proxy.invalid:3128")
 	t.Setenv("LANG", "C.UTF-8")
-	s := newStage(t, script{"create": {Stdout: created}})
+	s := newFixture(t, script{"create": {Stdout: created}})
 	token, err := s.issue(t.Context())
-	if err != nil || token.Secret.Reveal() != minted || token.ID != "0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50" {
+	if err != nil || token.Secret.Reveal() != newToken || token.ID != "0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50" {
 		t.Fatalf("%+v, %v", token, err)
 	}
 	run := s.runs("create")[0]
@@ -59,7 +59,7 @@ func TestARunSeesWhatItNeedsAndNoMore(t *testing.T) {
 		"HOME=" + home, "XDG_CONFIG_HOME=" + home + "/config", "XDG_CACHE_HOME=" + home + "/cache",
 		"XDG_DATA_HOME=" + home + "/data", "XDG_STATE_HOME=" + home + "/state", "NO_COLOR=1", "TERM=dumb",
 		"LANG=C.UTF-8", "HTTPS_PROXY=http://proxy.invalid:3128",
-	}, slices.DeleteFunc(run.Env, func(v string) bool { return isPassed(v, "HTTPS_PROXY", "LANG") })); diff != "" {
+	}, slices.DeleteFunc(run.Env, func(v string) bool { return isInherited(v, "HTTPS_PROXY", "LANG") })); diff != "" {
 		t.Error(diff)
 	}
 	if run.Stdin || !strings.HasPrefix(home, s.scratch) || !slices.Equal(run.Modes, []os.FileMode{0o600, 0o700}) {
@@ -71,23 +71,23 @@ func TestARunSeesWhatItNeedsAndNoMore(t *testing.T) {
 	s.nothingLeft()
 }
 
-// isPassed reports whether a variable is passed on because the test's own
-// environment has it, unless it is one of those named.
-func isPassed(variable string, but ...string) bool {
+// isInherited reports whether a variable comes from the environment of the test
+// itself, except those in but.
+func isInherited(variable string, but ...string) bool {
 	name, _, _ := strings.Cut(variable, "=")
-	return slices.Contains(passed, name) && !slices.Contains(but, name)
+	return slices.Contains(inheritedVariables, name) && !slices.Contains(but, name)
 }
 
-func TestAHangEndsWithItsContext(t *testing.T) {
+func TestManage_HangEndsWithItsContext(t *testing.T) {
 	for _, grandchild := range []string{"", "group"} {
-		s := newStage(t, script{"create": {Stdout: created, Hang: true, Grandchild: grandchild, Touch: "begun"}})
+		s := newFixture(t, script{"create": {Stdout: created, Hang: true, Grandchild: grandchild, Touch: "begun"}})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			s.waitFor("begun")
 			cancel()
 		}()
 		_, err := s.issue(ctx)
-		if !errors.Is(err, context.Canceled) || errors.Is(err, issuer.ErrRefused) {
+		if !errors.Is(err, context.Canceled) || errors.Is(err, issuer.ErrRefused) || errors.Is(err, issuer.ErrUnreachable) {
 			t.Errorf("grandchild %q: %v", grandchild, err)
 		}
 		s.mustNotQuote(err)
@@ -95,35 +95,35 @@ func TestAHangEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestAHangEndsAtItsDeadline(t *testing.T) {
-	s := newStage(t, script{"create": {Hang: true}})
-	where := s.cluster()
-	where.Timeout = 100 * time.Millisecond
-	begun := time.Now()
-	_, err := s.Open(where).Issue(t.Context(), issuer.Request{Description: "desc", ExpiresAt: time.Now()})
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, issuer.ErrRefused) {
+func TestManage_HangEndsAtItsDeadline(t *testing.T) {
+	s := newFixture(t, script{"create": {Hang: true}})
+	target := s.cluster()
+	target.Timeout = 100 * time.Millisecond
+	start := time.Now()
+	_, err := s.Open(target).Issue(t.Context(), issuer.Request{Description: "desc", ExpiresAt: time.Now()})
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, issuer.ErrRefused) || !errors.Is(err, issuer.ErrUnreachable) {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took < where.Timeout+overtime || took > where.Timeout+overtime+5*time.Second {
-		t.Errorf("took %v", took)
+	if elapsed := time.Since(start); elapsed < target.Timeout+overtime || elapsed > target.Timeout+overtime+5*time.Second {
+		t.Errorf("after %v", elapsed)
 	}
 	s.nothingLeft()
 }
 
-func TestAGrandchildThatHoldsThePipesKeepsNobody(t *testing.T) {
+func TestManage_GrandchildThatHoldsThePipes(t *testing.T) {
 	for _, grandchild := range []string{"group", "session"} {
-		s := newStage(t, script{"create": {Stdout: created, Grandchild: grandchild}, "list": {Stdout: "[]", Grandchild: grandchild}})
-		begun := time.Now()
-		if token, err := s.issue(t.Context()); err != nil || token.Secret.Reveal() != minted {
+		s := newFixture(t, script{"create": {Stdout: created, Grandchild: grandchild}, "list": {Stdout: "[]", Grandchild: grandchild}})
+		start := time.Now()
+		if token, err := s.issue(t.Context()); err != nil || token.Secret.Reveal() != newToken {
 			t.Errorf("%s: %v", grandchild, err)
 		}
 		if err := s.open().List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
 			t.Errorf("%s: %v", grandchild, err)
 		}
-		if took := time.Since(begun); took > 10*time.Second {
-			t.Errorf("%s: took %v", grandchild, took)
+		if elapsed := time.Since(start); elapsed > 10*time.Second {
+			t.Errorf("%s: after %v", grandchild, elapsed)
 		}
-		if grandchild == "group" { // what leaves the group leaves our reach
+		if grandchild == "group" { // a child outside the process group is not killed
 			s.nothingLeft()
 			continue
 		}
@@ -139,9 +139,9 @@ func TestAGrandchildThatHoldsThePipesKeepsNobody(t *testing.T) {
 	}
 }
 
-func TestAGigabyteOfOutputIsCutOff(t *testing.T) {
-	s := newStage(t, script{
-		"create": {Stdout: minted, FloodStdout: true},
+func TestManage_LimitsStandardOutput(t *testing.T) {
+	s := newFixture(t, script{
+		"create": {Stdout: newToken, FloodStdout: true},
 		"revoke": {FloodStdout: true},
 		"list":   {Stdout: "[", FloodStdout: true},
 	})
@@ -159,15 +159,15 @@ func TestAGigabyteOfOutputIsCutOff(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestAFloodOfLogsHurtsNobody(t *testing.T) {
-	s := newStage(t, script{"create": {Stdout: created, FloodStderr: true}})
+func TestManage_LimitsStandardError(t *testing.T) {
+	s := newFixture(t, script{"create": {Stdout: created, FloodStderr: true}})
 	if _, err := s.issue(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestATokenInAnErrorIsNotQuoted(t *testing.T) {
-	s := newStage(t, script{"create": {Stdout: created, Stderr: "made " + minted + " with M.V1.rootROOTroot1234567890+/= and -----BEGIN KEY-----\nk3yk3y\n-----END KEY-----\n", Exit: 1}})
+func TestManage_ErrorHoldsNoToken(t *testing.T) {
+	s := newFixture(t, script{"create": {Stdout: created, Stderr: "made " + newToken + " with M.V1.rootROOTroot1234567890+/= and -----BEGIN KEY-----\nk3yk3y\n-----END KEY-----\n", Exit: 1}})
 	_, err := s.issue(t.Context())
 	if err == nil || errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)
@@ -175,8 +175,8 @@ func TestATokenInAnErrorIsNotQuoted(t *testing.T) {
 	s.mustNotQuote(err)
 }
 
-func TestARefusalMayRepeatTheRootToken(t *testing.T) {
-	s := newStage(t, script{"create": {Stderr: "code = Unauthenticated desc = invalid token M.V1.rootROOTroot1234567890+/=", Exit: 1}})
+func TestManage_RefusalMayRepeatTheRootCredential(t *testing.T) {
+	s := newFixture(t, script{"create": {Stderr: "code = Unauthenticated desc = invalid token M.V1.rootROOTroot1234567890+/=", Exit: 1}})
 	_, err := s.issue(t.Context())
 	if !errors.Is(err, issuer.ErrUnauthorized) {
 		t.Error(err)
@@ -184,19 +184,19 @@ func TestARefusalMayRepeatTheRootToken(t *testing.T) {
 	s.mustNotQuote(err)
 }
 
-func TestWhateverEndsInDoubtIsNoRefusal(t *testing.T) {
+func TestIssue_DoubtIsNoRefusal(t *testing.T) {
 	for name, do := range map[string]step{
 		"killed":             {Killed: true},
 		"panic":              {Exit: 2, Stderr: "code = Unauthenticated"},
-		"silence":            {},
+		"no output":          {},
 		"html":               {Stdout: "<html><body>Bad Gateway</body></html>\n"},
-		"two tokens":         {Stdout: minted + "\nM.V1.another1234567890another123\n"},
-		"exit 1 with words":  {Exit: 1, Stderr: "something went wrong"},
-		"a new token":        {Exit: 1, Stderr: "code = Unauthenticated desc = of " + minted},
-		"only the root":      {Stdout: `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"M.V1.rootROOTroot1234567890+/="}`},
+		"two tokens":         {Stdout: newToken + "\nM.V1.another1234567890another123\n"},
+		"exit 1 with text":   {Exit: 1, Stderr: "something went wrong"},
+		"a new token":        {Exit: 1, Stderr: "code = Unauthenticated desc = of " + newToken},
+		"root only":          {Stdout: `{"id":"0b0e5c7e-7a0b-4a53-9d0e-1f1c2d3e4f50","token":"M.V1.rootROOTroot1234567890+/="}`},
 		"token, then exit 1": {Stdout: created, Exit: 1},
 	} {
-		s := newStage(t, script{"create": do, "list": {Stdout: "[]"}})
+		s := newFixture(t, script{"create": do, "list": {Stdout: "[]"}})
 		token, err := s.issue(t.Context())
 		if err == nil || errors.Is(err, issuer.ErrRefused) || token != (issuer.Token{}) {
 			t.Errorf("%s: %v, %v", name, token, err)
@@ -205,16 +205,16 @@ func TestWhateverEndsInDoubtIsNoRefusal(t *testing.T) {
 	}
 }
 
-func TestAnUnknownCommandIsARefusal(t *testing.T) {
-	s := newStage(t, script{"create": {Exit: 3, Stderr: "No help topic for 'management'"}})
+func TestIssue_UnknownCommandIsARefusal(t *testing.T) {
+	s := newFixture(t, script{"create": {Exit: 3, Stderr: "No help topic for 'management'"}})
 	if _, err := s.issue(t.Context()); !errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)
 	}
 }
 
-func TestAListThatEndsBadlyIsNoList(t *testing.T) {
+func TestList_FailedRunIsAnError(t *testing.T) {
 	entry := `[{"id":"a"}]`
-	s := newStage(t, script{"list": {Stdout: entry, Exit: 1, Stderr: "code = Unauthenticated"}})
+	s := newFixture(t, script{"list": {Stdout: entry, Exit: 1, Stderr: "code = Unauthenticated"}})
 	seen := 0
 	err := s.open().List(t.Context(), func(issuer.Info) error { seen++; return nil })
 	if !errors.Is(err, issuer.ErrUnauthorized) || seen != 1 {
@@ -222,8 +222,8 @@ func TestAListThatEndsBadlyIsNoList(t *testing.T) {
 	}
 }
 
-func TestTheErrorOfYieldEndsTheProcess(t *testing.T) {
-	s := newStage(t, script{"list": {Stdout: `[{"id":"a"},{"id":"b"},` + strings.Repeat(" ", 1<<16), Hang: true}})
+func TestList_ErrorOfYieldEndsTheProcess(t *testing.T) {
+	s := newFixture(t, script{"list": {Stdout: `[{"id":"a"},{"id":"b"},` + strings.Repeat(" ", 1<<16), Hang: true}})
 	enough := errors.New("enough")
 	err := s.open().List(t.Context(), func(issuer.Info) error { return enough })
 	if err != enough {
@@ -232,8 +232,8 @@ func TestTheErrorOfYieldEndsTheProcess(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestAContextThatIsDoneStartsNothing(t *testing.T) {
-	s := newStage(t, script{"create": {Stdout: created}, "list": {Stdout: "[]"}})
+func TestManage_DoneContextStartsNothing(t *testing.T) {
+	s := newFixture(t, script{"create": {Stdout: created}, "list": {Stdout: "[]"}})
 	if _, err := s.Program(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -250,18 +250,18 @@ func TestAContextThatIsDoneStartsNothing(t *testing.T) {
 	}
 }
 
-func TestWhoeverWaitsForRoomCanLeave(t *testing.T) {
-	s := newStage(t, script{"list": {Hang: true, Touch: "begun"}, "create": {Stdout: created}})
-	where := s.cluster()
-	where.MaxParallel = 1
+func TestManage_WaitForASlotEndsWithItsContext(t *testing.T) {
+	s := newFixture(t, script{"list": {Hang: true, Touch: "begun"}, "create": {Stdout: created}})
+	target := s.cluster()
+	target.MaxParallel = 1
 	listing, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- s.Open(where).List(listing, func(issuer.Info) error { return nil }) }()
+	go func() { ended <- s.Open(target).List(listing, func(issuer.Info) error { return nil }) }()
 	s.waitFor("begun")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	other := where
-	other.AccountID = "another mount's"
+	other := target
+	other.AccountID = "of another mount"
 	if _, err := s.Open(other).Issue(ctx, issuer.Request{Description: "desc", ExpiresAt: time.Now()}); !errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)
 	}
@@ -270,12 +270,12 @@ func TestWhoeverWaitsForRoomCanLeave(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(s.runs("create")); n > 0 {
-		t.Errorf("%d mints", n)
+		t.Errorf("%d runs of create", n)
 	}
 }
 
-func TestTheLastCallerToLeaveEndsTheRevocation(t *testing.T) {
-	s := newStage(t, script{"revoke": {Hang: true, Grandchild: "group", Touch: "begun"}, "list": {Stdout: "[]"}})
+func TestRevoke_LastCallerEndsTheRun(t *testing.T) {
+	s := newFixture(t, script{"revoke": {Hang: true, Grandchild: "group", Touch: "begun"}, "list": {Stdout: "[]"}})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		s.waitFor("begun")
@@ -287,8 +287,8 @@ func TestTheLastCallerToLeaveEndsTheRevocation(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestAnIDThatCouldBeAFlagIsNotRun(t *testing.T) {
-	s := newStage(t, script{})
+func TestRevoke_ImplausibleIDIsNotRun(t *testing.T) {
+	s := newFixture(t, script{})
 	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 200)}
 	if failed := s.open().Revoke(t.Context(), bad...); len(failed) != len(bad) {
 		t.Errorf("failed: %v", failed)
@@ -298,8 +298,8 @@ func TestAnIDThatCouldBeAFlagIsNotRun(t *testing.T) {
 	}
 }
 
-func TestARunDiesWithTheProcessThatStartedItAndItsProfileIsSwept(t *testing.T) {
-	s := newStage(t, script{"list": {Hang: true, Touch: "begun"}})
+func TestScratch_SweepsAfterAKilledProcess(t *testing.T) {
+	s := newFixture(t, script{"list": {Hang: true, Touch: "begun"}})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

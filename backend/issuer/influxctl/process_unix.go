@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// killGroup kills a process and its descendants, those that did not leave its
-// group. The process itself may have ended.
+// killGroup kills a process and its descendants, except those that left its
+// process group. The process itself may have ended.
 func killGroup(p *os.Process) error {
-	if p.Pid <= 1 { // released: the negative would be somebody else
+	if p.Pid <= 1 { // released: its negative would be another process group
 		return os.ErrProcessDone
 	}
 	return syscall.Kill(-p.Pid, syscall.SIGKILL)

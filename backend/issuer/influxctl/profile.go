@@ -10,8 +10,9 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A profileFile is what --config names. The program refuses keys that it does
-// not know, so none is written that the product does without.
+// A profileFile is the file that --config names. The program refuses a file with
+// a key that it does not know, so only keys that the product needs are written.
+// See docs/vendor-facts.md, "profile-keys".
 type profileFile struct {
 	Profiles []profile `toml:"profile"`
 }
@@ -22,12 +23,12 @@ type profile struct {
 	AccountID string      `toml:"account_id,omitempty"`
 	ClusterID string      `toml:"cluster_id,omitempty"`
 	Host      string      `toml:"host,omitempty"`
-	Port      string      `toml:"port,omitempty"` // a string to the program, too
+	Port      string      `toml:"port,omitempty"` // a string in the file, too
 	MgmtToken string      `toml:"mgmt_token"`
 	TLS       *profileTLS `toml:"tls,omitempty"`
 }
 
-// A profileTLS names certificates by file.
+// A profileTLS holds the names of certificate files.
 type profileTLS struct {
 	Insecure bool   `toml:"insecure,omitempty"`
 	Disable  bool   `toml:"disable,omitempty"`
@@ -37,8 +38,8 @@ type profileTLS struct {
 }
 
 // writeProfile writes the profile of a cluster into the private directory dir
-// and returns its name. The file is the only place where the root token ever
-// stands outside this process.
+// and returns its path. The file is the only place outside this process that
+// holds the root credential.
 func writeProfile(dir string, c issuer.Cluster) (string, error) {
 	tls, err := writeTLS(dir, c)
 	if err != nil {
@@ -52,7 +53,7 @@ func writeProfile(dir string, c issuer.Cluster) (string, error) {
 		MgmtToken: c.Root.Reveal(),
 		TLS:       tls,
 	}
-	if c.Product != issuer.Dedicated { // whose address is fixed
+	if c.Product != issuer.Dedicated { // which has a fixed address
 		p.Host, p.Port = c.Host, c.Port
 	}
 	text, err := toml.Marshal(profileFile{[]profile{p}})
@@ -62,7 +63,8 @@ func writeProfile(dir string, c issuer.Cluster) (string, error) {
 	return writePrivate(dir, "profile.toml", text)
 }
 
-// writeTLS writes the certificates; nil if the profile needs no TLS section.
+// writeTLS writes the certificates. It returns nil if the profile needs no TLS
+// section.
 func writeTLS(dir string, c issuer.Cluster) (*profileTLS, error) {
 	tls := profileTLS{Insecure: c.InsecureTLS, Disable: c.DisableTLS}
 	for _, pem := range []struct {

@@ -13,21 +13,21 @@ import (
 )
 
 var (
-	everything = issuer.Cluster{
+	allSettings = issuer.Cluster{
 		Product: issuer.Clustered, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086",
 		Root: issuer.NewSecret(`M.V1."quoted'\n` + "\n[[profile]]"), CACert: "CA", ClientCert: "CERT", ClientKey: issuer.NewSecret("KEY"),
 		InsecureTLS: true, DisableTLS: true,
 	}
-	needed = issuer.Cluster{Product: issuer.Dedicated, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086", Root: issuer.NewSecret("M.V1.r")}
+	fewSettings = issuer.Cluster{Product: issuer.Dedicated, AccountID: "acc", ClusterID: "clu", Host: "h.example", Port: "8086", Root: issuer.NewSecret("M.V1.r")}
 )
 
-func TestAProfileHoldsWhatTheProductNeeds(t *testing.T) {
+func TestWriteProfile_HoldsWhatTheProductNeeds(t *testing.T) {
 	for _, c := range []struct {
 		cluster issuer.Cluster
 		want    string
 		files   map[string]string
 	}{
-		{everything, `[[profile]]
+		{allSettings, `[[profile]]
 name = 'vault'
 product = 'clustered'
 account_id = 'acc'
@@ -43,7 +43,7 @@ cert = 'DIR/cert.pem'
 key = 'DIR/key.pem'
 ca = 'DIR/ca.pem'
 `, map[string]string{"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "KEY"}},
-		{needed, `[[profile]]
+		{fewSettings, `[[profile]]
 name = 'vault'
 product = 'dedicated'
 account_id = 'acc'
@@ -87,7 +87,7 @@ func readAll(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-func TestAProfileThatCannotBeWrittenIsAnError(t *testing.T) {
+func TestWriteProfile_CannotWrite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing")
 	for _, c := range []issuer.Cluster{{}, {CACert: "CA"}} {
 		if _, err := writeProfile(dir, c); err == nil {
@@ -96,19 +96,20 @@ func TestAProfileThatCannotBeWrittenIsAnError(t *testing.T) {
 	}
 }
 
-// Whatever the settings are, the program reads them as they are, from a file
-// that says nothing else.
-func FuzzProfile(f *testing.F) {
+// The program reads all settings exactly as they are, and nothing else.
+func FuzzWriteProfile(f *testing.F) {
 	f.Add(issuer.Dedicated, "11111111-2222-4333-8444-555555555555", "", "", "M.V1.r", "", "", false, false)
 	f.Add(issuer.Clustered, "", "h.example", "8086", "M.V1.\"quoted'\n\n[[profile]]\nname = 'vault'", "CA", "KEY", true, true)
 	f.Add("'''", `"""`, "\\u0000", "\x7f\t\r", "#", "[profile.tls]", "\x00", false, true)
+	s := &scratch{memory: memoryDir} // faster than a disk
+	f.Cleanup(s.close)
 	f.Fuzz(func(t *testing.T, product, id, host, port, root, ca, key string, insecure, plain bool) {
-		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as JSON, in which settings come, has it
+		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // settings come from JSON, which is valid UTF-8
 		c := issuer.Cluster{
 			Product: text(product), AccountID: text(id), ClusterID: text(id), Host: text(host), Port: text(port), Root: issuer.NewSecret(text(root)),
 			CACert: ca, ClientCert: ca, ClientKey: issuer.NewSecret(key), InsecureTLS: insecure, DisableTLS: plain,
 		}
-		dir, err := (&scratch{memory: memoryDir}).make() // quicker than a disk
+		dir, err := s.make()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,8 +133,8 @@ func FuzzProfile(f *testing.F) {
 	})
 }
 
-// profileOf is what the program is to read, with the files' texts in the place
-// of their names.
+// profileOf returns the profile that the program must read, with the contents of
+// files instead of their names.
 func profileOf(c issuer.Cluster) profile {
 	p := profile{Name: profileName, Product: c.Product, AccountID: c.AccountID, ClusterID: c.ClusterID, MgmtToken: c.Root.Reveal()}
 	if c.Product != issuer.Dedicated {
@@ -146,7 +147,7 @@ func profileOf(c issuer.Cluster) profile {
 	return p
 }
 
-// withFiles puts the files' texts into the place of their names.
+// withFiles replaces the names of files by their contents.
 func withFiles(t *testing.T, p profile) profile {
 	t.Helper()
 	if p.TLS == nil {

@@ -16,24 +16,27 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 const (
-	// versionTimeout bounds `influxctl version`, which asks nobody.
+	// versionTimeout limits `influxctl version`, which does not use the network.
 	versionTimeout = 10 * time.Second
 
-	// maxProgram bounds what is copied. The real program is a tenth of it.
+	// maxProgram is the largest program that is copied, in bytes. The real one
+	// has a tenth of that.
 	maxProgram = 1 << 30
 )
 
-// An image is a copy of the program that nobody can change: the bytes that were
-// hashed are the bytes that run.
+// An image is a private copy of the program. The bytes that were hashed are the
+// bytes that run.
 type image struct {
 	path   string   // what to execute
 	name   string   // its argv[0]: the file that it was copied from
 	sha256 string   // in hex
-	file   *os.File // the copy, if the process is to inherit it, as descriptor 3
-	dir    string   // private directory of the copy, if it has one
+	file   *os.File // the copy, if the process inherits it as descriptor 3
+	dir    string   // private directory of the copy; empty: there is none
 }
 
 func (i *image) close() error {
@@ -46,43 +49,42 @@ func (i *image) close() error {
 	return nil
 }
 
-// A program is the influxctl to run, proven fit for use when first needed.
+// A program is the influxctl to run. It is checked when it is first needed.
 type program struct {
 	path, pin string
 	launcher  *launcher
 	scratch   *scratch
 
-	// stores are the ways to keep a copy, the best first. Where one is not to
-	// be had, or what it keeps cannot be started, the next is tried.
-	stores []func(src *os.File) (*image, error)
+	// copiers are the ways to make a copy, the best first. If one is not
+	// available, or its copy cannot be started, the next is tried.
+	copiers []func(src *os.File) (*image, error)
 
-	lock  chan struct{} // guards what follows; a channel, so that waiting can end with a context
-	image *image        // nil until proven
+	lock  chan struct{} // guards what follows; a channel, so that a context can end the wait
+	image *image        // nil until the program was checked
 	facts issuer.Program
 }
 
 func newProgram(cfg Config, s *scratch, l *launcher) *program {
 	p := &program{path: cfg.Path, pin: cfg.SHA256, launcher: l, scratch: s, lock: make(chan struct{}, 1)}
-	p.stores = []func(*os.File) (*image, error){sealed, p.copied}
+	p.copiers = []func(*os.File) (*image, error){copyToMemory, p.copyToFile}
 	return p
 }
 
-// prove returns the program, checked at the first success only. While one
-// caller checks it, others wait. All errors are refusals: nothing was asked of
-// any cluster.
-func (p *program) prove(ctx context.Context) (issuer.Program, *image, error) {
+// verified returns the program. It checks the program until a check succeeds;
+// other callers wait for a check. All errors wrap issuer.ErrRefused.
+func (p *program) verified(ctx context.Context) (issuer.Program, *image, error) {
 	select {
 	case p.lock <- struct{}{}:
 		defer func() { <-p.lock }()
 	case <-ctx.Done():
-		return issuer.Program{}, nil, notRunf("wait for influxctl to be checked: %w", ctx.Err())
+		return issuer.Program{}, nil, failure.NotSentf("wait for the check of influxctl: %w", ctx.Err())
 	}
 	if p.image != nil {
 		return p.facts, p.image, nil
 	}
 	facts, img, err := p.check(ctx)
 	if err != nil {
-		return facts, nil, &notRun{err}
+		return facts, nil, failure.NotSent(err)
 	}
 	p.facts, p.image = facts, img
 	return facts, img, nil
@@ -98,27 +100,27 @@ func (p *program) close() error {
 	return p.image.close()
 }
 
-// check finds, copies, hashes and asks the program.
+// check finds, copies and hashes the program, and reads its version.
 func (p *program) check(ctx context.Context) (facts issuer.Program, img *image, err error) {
 	if facts.Path, err = find(p.path); err != nil {
 		return facts, nil, err
 	}
-	for _, store := range p.stores {
-		var said string
-		if img, err = p.keep(facts.Path, store); err != nil {
+	for _, copier := range p.copiers {
+		var output string
+		if img, err = p.copy(facts.Path, copier); err != nil {
 			continue
 		}
 		if err = p.checkPin(img); err != nil {
 			return facts, nil, errors.Join(err, img.close())
 		}
 		facts.SHA256 = img.sha256
-		if said, err = p.ask(ctx, img); err == nil {
-			facts, err = judge(facts, said)
+		if output, err = p.runVersion(ctx, img); err == nil {
+			facts, err = checkVersion(facts, output)
 		}
 		if err == nil {
 			return facts, img, nil
 		}
-		_ = img.close() // the other error says more
+		_ = img.close() // err is the reason
 		if !errors.Is(err, errNotStarted) {
 			return facts, nil, err
 		}
@@ -126,21 +128,21 @@ func (p *program) check(ctx context.Context) (facts issuer.Program, img *image, 
 	return facts, nil, err
 }
 
-// keep copies the file at path by way of store.
-func (p *program) keep(path string, store func(*os.File) (*image, error)) (*image, error) {
+// copy copies the file at path.
+func (p *program) copy(path string, copier func(*os.File) (*image, error)) (*image, error) {
 	src, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("influxctl cannot be read: %w; let the user that Vault runs as read it, or name another one with INFLUXCTL_PATH", err)
+		return nil, fmt.Errorf("influxctl cannot be read: %w; let the user that runs Vault read it, or name another one with INFLUXCTL_PATH", err)
 	}
 	defer src.Close()
-	img, err := store(src)
+	img, err := copier(src)
 	if err != nil {
 		return nil, fmt.Errorf("copy %s: %w", path, err)
 	}
 	return img, nil
 }
 
-// checkPin compares what was copied with what the operator expects.
+// checkPin compares the checksum of the copy with the one that the operator set.
 func (p *program) checkPin(img *image) error {
 	pin := strings.ToLower(strings.TrimSpace(p.pin))
 	if pin == "" || pin == img.sha256 {
@@ -149,14 +151,14 @@ func (p *program) checkPin(img *image) error {
 	if sum, err := hex.DecodeString(pin); err != nil || len(sum) != sha256.Size {
 		return errors.New("INFLUXCTL_SHA256 is not a SHA-256 checksum: write it as 64 hexadecimal digits")
 	}
-	return fmt.Errorf("the SHA-256 checksum of %s is %s, and INFLUXCTL_SHA256 is %s: install the version that was pinned, or pin this one if you trust it", img.name, img.sha256, pin)
+	return fmt.Errorf("the SHA-256 checksum of %s is %s, and INFLUXCTL_SHA256 is %s: install the program with that checksum, or set INFLUXCTL_SHA256 to this one if you trust it", img.name, img.sha256, pin)
 }
 
-// errNotStarted means that the operating system did not start an image.
+// errNotStarted means that the operating system could not start an image.
 var errNotStarted = errors.New("cannot be started")
 
-// ask runs `influxctl version` and returns what it printed on either stream.
-func (p *program) ask(ctx context.Context, img *image) (string, error) {
+// runVersion runs `influxctl version` and returns the text of both streams.
+func (p *program) runVersion(ctx context.Context, img *image) (string, error) {
 	home, err := p.scratch.make()
 	if err != nil {
 		return "", err
@@ -166,26 +168,27 @@ func (p *program) ask(ctx context.Context, img *image) (string, error) {
 	defer cancel()
 	var stdout []byte
 	out, err := p.launcher.run(ctx, job{image: img, args: versionArgs, home: home, read: func(r io.Reader) error {
-		stdout, err = readBounded(r)
+		stdout, err = readOutput(r)
 		return err
 	}})
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("influxctl did not say its version: %w; is %s really influxctl? Name another one with INFLUXCTL_PATH", ctx.Err(), img.name)
+		return "", fmt.Errorf("influxctl version did not end in time: %w; check that %s is influxctl, or name another one with INFLUXCTL_PATH", ctx.Err(), img.name)
 	case err != nil:
 		return "", fmt.Errorf("%s %w: %v; install an influxctl built for this machine, or name one with INFLUXCTL_PATH", img.name, errNotStarted, err)
-	case out.read != nil:
-		return "", fmt.Errorf("influxctl version: %w", out.read)
+	case out.readErr != nil:
+		return "", fmt.Errorf("influxctl version: %w", out.readErr)
 	}
-	return plain(stdout) + "\n" + plain([]byte(out.stderr)), nil
+	return redact.Plain(string(stdout)) + "\n" + redact.Plain(out.stderr), nil
 }
 
-// judge adds to facts what the program says of its version.
-func judge(facts issuer.Program, said string) (issuer.Program, error) {
-	v, _ := parseVersion(said)
+// checkVersion adds the version in the output to facts, and fails if it is too
+// old.
+func checkVersion(facts issuer.Program, output string) (issuer.Program, error) {
+	v, _ := parseVersion(output)
 	facts.Version = v.String()
-	if v.before(floorVersion) {
-		return facts, fmt.Errorf("influxctl %v is too old, %v or later is needed: install it, or name another one with INFLUXCTL_PATH", v, floorVersion)
+	if v.before(minVersion) {
+		return facts, fmt.Errorf("influxctl %v is too old, %v or later is needed: install it, or name another one with INFLUXCTL_PATH", v, minVersion)
 	}
 	facts.Warning = v.warning()
 	return facts, nil
@@ -197,36 +200,36 @@ func find(path string) (string, error) {
 	if path == "" {
 		found, err := exec.LookPath("influxctl")
 		if err != nil {
-			return "", errors.New("influxctl is not on PATH: install it, or register the plugin with the environment variable INFLUXCTL_PATH naming it")
+			return "", errors.New("influxctl is not on PATH: install it, or register the plugin with the environment variable INFLUXCTL_PATH set to its path")
 		}
 		path = found
 	}
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("the path of influxctl, %s, is not absolute: name it in full with INFLUXCTL_PATH", path)
+		return "", fmt.Errorf("the path of influxctl, %s, is not absolute: set INFLUXCTL_PATH to an absolute path", path)
 	}
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("influxctl cannot be found: %w; install it there, or name another one with INFLUXCTL_PATH", err)
 	case info.IsDir():
-		return "", fmt.Errorf("%s is a directory: name the influxctl in it with INFLUXCTL_PATH", path)
+		return "", fmt.Errorf("%s is a directory: set INFLUXCTL_PATH to the influxctl in it", path)
 	case !info.Mode().IsRegular() || info.Size() > maxProgram:
-		return "", fmt.Errorf("%s is not a program: name influxctl with INFLUXCTL_PATH", path)
+		return "", fmt.Errorf("%s is not a program: set INFLUXCTL_PATH to the path of influxctl", path)
 	case runtime.GOOS != "windows" && info.Mode()&0o111 == 0:
-		return "", fmt.Errorf("%s is not executable: make it so, or name another influxctl with INFLUXCTL_PATH", path)
+		return "", fmt.Errorf("%s is not executable: make it executable, or name another influxctl with INFLUXCTL_PATH", path)
 	}
 	return path, nil
 }
 
-// copied keeps the program as a private file.
-func (p *program) copied(src *os.File) (img *image, err error) {
+// copyToFile copies the program to a private file.
+func (p *program) copyToFile(src *os.File) (img *image, err error) {
 	dir, err := p.scratch.makeIn(os.TempDir())
 	if err != nil {
 		return nil, err
 	}
 	img = &image{name: src.Name(), dir: dir, path: filepath.Join(dir, filepath.Base(src.Name()))}
-	// A process that is forked meanwhile would keep the copy open for writing,
-	// and what is open for writing cannot be executed.
+	// A process that is forked while the copy is open for writing keeps it open,
+	// and a file that is open for writing cannot be executed.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	dst, err := os.OpenFile(img.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o500)
@@ -240,12 +243,12 @@ func (p *program) copied(src *os.File) (img *image, err error) {
 	return img, nil
 }
 
-// copyHashed copies src to dst and returns the checksum of what it wrote.
+// copyHashed copies src to dst and returns the SHA-256 of the copy in hex.
 func copyHashed(dst io.Writer, src io.Reader) (string, error) {
 	sum := sha256.New()
 	n, err := io.Copy(io.MultiWriter(dst, sum), io.LimitReader(src, maxProgram+1))
 	if err == nil && n > maxProgram {
-		err = errors.New("too long")
+		err = fmt.Errorf("it is larger than %d bytes", maxProgram)
 	}
 	return hex.EncodeToString(sum.Sum(nil)), err
 }

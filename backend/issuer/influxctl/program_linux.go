@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inherited is where a process finds the first file that it inherits. A script
-// is opened there a second time, by its interpreter, which is why the
-// descriptor must outlive the execve.
+// inherited is the path at which a process finds the first file that it inherits.
+// The interpreter of a script opens it a second time, so the descriptor must stay
+// open after execve.
 const inherited = "/proc/self/fd/3"
 
-// sealed keeps the program in anonymous memory that can be changed no more.
-func sealed(src *os.File) (*image, error) {
+// copyToMemory copies the program to anonymous memory and seals it, so that no
+// process can change it.
+func copyToMemory(src *os.File) (*image, error) {
 	fd, err := memfd("influxctl")
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
@@ -31,8 +32,8 @@ func sealed(src *os.File) (*image, error) {
 	return img, nil
 }
 
-// memfd asks for executable memory, in words that kernels before 6.3 do not
-// know and take for granted.
+// memfd makes an executable file in memory. Kernels before 6.3 do not know
+// MFD_EXEC and always make executable ones, see memfd_create(2).
 func memfd(name string) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)

@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// sealed keeps the program in memory, where the system can do that.
-func sealed(*os.File) (*image, error) { return nil, errors.ErrUnsupported }
+// copyToMemory is not available on this operating system.
+func copyToMemory(*os.File) (*image, error) { return nil, errors.ErrUnsupported }

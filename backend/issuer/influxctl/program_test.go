@@ -28,7 +28,7 @@ func checksum(t *testing.T, path string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeProgram writes a file that may be a program.
+// writeProgram writes a file that the driver takes for the program.
 func writeProgram(t *testing.T, text string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "influxctl")
@@ -38,10 +38,11 @@ func writeProgram(t *testing.T, text string, mode os.FileMode) string {
 	return path
 }
 
-const saysLatest = "#!/bin/sh\necho 2.12.0\n"
+// printsLatest is a program that prints a current version.
+const printsLatest = "#!/bin/sh\necho 2.12.0\n"
 
-func TestAProgramIsFoundAndDescribed(t *testing.T) {
-	s := newStage(t, script{})
+func TestProgram_IsFoundAndDescribed(t *testing.T) {
+	s := newFixture(t, script{})
 	t.Setenv("PATH", filepath.Dir(s.program))
 	sum := checksum(t, s.program)
 	for _, cfg := range []Config{
@@ -58,36 +59,36 @@ func TestAProgramIsFoundAndDescribed(t *testing.T) {
 	s.nothingLeft()
 }
 
-func TestAnUnfitProgramIsNamedWithWhatToDo(t *testing.T) {
+func TestProgram_ErrorsSayWhatToDo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	fit := writeProgram(t, saysLatest, 0o755)
+	usable := writeProgram(t, printsLatest, 0o755)
 	for name, c := range map[string]struct {
 		cfg   Config
 		words string
-		knows issuer.Program
+		want  issuer.Program
 	}{
 		"not on PATH":    {Config{}, "INFLUXCTL_PATH", issuer.Program{}},
 		"missing":        {Config{Path: "/nowhere/influxctl"}, "INFLUXCTL_PATH", issuer.Program{}},
 		"relative":       {Config{Path: "bin/influxctl"}, "INFLUXCTL_PATH", issuer.Program{}},
 		"a directory":    {Config{Path: t.TempDir()}, "is a directory", issuer.Program{}},
 		"a device":       {Config{Path: os.DevNull}, "INFLUXCTL_PATH", issuer.Program{}},
-		"not executable": {Config{Path: writeProgram(t, saysLatest, 0o600)}, "not executable", issuer.Program{}},
-		"no pin":         {Config{Path: fit, SHA256: "abc"}, "64 hexadecimal digits", issuer.Program{Path: fit}},
-		"wrong pin":      {Config{Path: fit, SHA256: strings.Repeat("0", 64)}, checksum(t, fit), issuer.Program{Path: fit}},
+		"not executable": {Config{Path: writeProgram(t, printsLatest, 0o600)}, "not executable", issuer.Program{}},
+		"bad checksum":   {Config{Path: usable, SHA256: "abc"}, "64 hexadecimal digits", issuer.Program{Path: usable}},
+		"other checksum": {Config{Path: usable, SHA256: strings.Repeat("0", 64)}, checksum(t, usable), issuer.Program{Path: usable}},
 	} {
 		c.cfg.Dir = t.TempDir()
 		got, err := newDriver(t, c.cfg).Program(t.Context())
-		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), c.words) || got != c.knows {
+		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), c.words) || got != c.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }
 
-func TestAProgramThatAnswersBadlyIsRefused(t *testing.T) {
+func TestProgram_RefusesAWrongVersion(t *testing.T) {
 	for name, c := range map[string]struct{ text, words string }{
 		"too old":           {"#!/bin/sh\necho influxctl v2.9.6\n", "2.9.6 is too old"},
 		"of another system": {"\x7fELF nonsense", "built for this machine"},
-		"talkative":         {"#!/bin/sh\nyes\n", "more than"},
+		"long output":       {"#!/bin/sh\nyes\n", "more than"},
 	} {
 		path := writeProgram(t, c.text, 0o755)
 		got, err := newDriver(t, Config{Path: path, Dir: t.TempDir()}).Program(t.Context())
@@ -97,29 +98,29 @@ func TestAProgramThatAnswersBadlyIsRefused(t *testing.T) {
 	}
 }
 
-func TestAVersionThatWorriesIsAWarning(t *testing.T) {
-	for said, c := range map[string]struct{ version, words string }{
+func TestProgram_WarnsAboutOldVersions(t *testing.T) {
+	for output, c := range map[string]struct{ version, words string }{
 		"influxctl 2.9.7":                {"2.9.7", "old"},
 		"influxctl v2.10.5 linux/amd64":  {"2.10.5", "list"},
 		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
 		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
-		"influxctl (devel)":              {"", "did not say a version"},
+		"influxctl (devel)":              {"", "could not be read"},
 	} {
-		s := newStage(t, script{"version": {Stderr: said, Exit: 1}})
+		s := newFixture(t, script{"version": {Stderr: output, Exit: 1}})
 		got, err := s.Program(t.Context())
 		if err != nil || got.Version != c.version || !strings.Contains(got.Warning, c.words) || (got.Warning == "") != (c.words == "") {
-			t.Errorf("%q: %+v, %v", said, got, err)
+			t.Errorf("%q: %+v, %v", output, got, err)
 		}
 	}
 }
 
-func TestAProgramIsRepairedWithoutARestart(t *testing.T) {
+func TestProgram_ChecksAgainAfterAFailure(t *testing.T) {
 	path := writeProgram(t, "#!/bin/sh\necho 2.0.0\n", 0o755)
 	d := newDriver(t, Config{Path: path, Dir: t.TempDir()})
 	if _, err := d.Program(t.Context()); err == nil {
-		t.Fatal("too old, and no error")
+		t.Fatal("no error for an old version")
 	}
-	if err := os.WriteFile(path, []byte(saysLatest), 0o755); err != nil {
+	if err := os.WriteFile(path, []byte(printsLatest), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := d.Program(t.Context()); err != nil || got.Version != "2.12.0" {
@@ -127,17 +128,17 @@ func TestAProgramIsRepairedWithoutARestart(t *testing.T) {
 	}
 }
 
-func TestTheBytesThatWereCheckedAreTheBytesThatRun(t *testing.T) {
-	for name, stores := range map[string]func(*program){
+func TestProgram_RunsTheBytesThatWereChecked(t *testing.T) {
+	for name, change := range map[string]func(*program){
 		"in memory":     func(*program) {},
-		"in a copy":     func(p *program) { p.stores = p.stores[1:] },
-		"memory denied": func(p *program) { p.stores[0] = unstartable },
+		"in a file":     func(p *program) { p.copiers = p.copiers[1:] },
+		"memory denied": func(p *program) { p.copiers[0] = unstartable },
 	} {
 		path := writeProgram(t, "#!/bin/sh\n[ $1 = version ] && echo 2.12.0 || echo '[]'\n", 0o755)
 		temporary := t.TempDir()
 		t.Setenv("TMPDIR", temporary)
 		d := New(Config{Path: path, SHA256: checksum(t, path), Dir: t.TempDir()})
-		stores(d.program)
+		change(d.program)
 		if _, err := d.Program(t.Context()); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -145,7 +146,7 @@ func TestTheBytesThatWereCheckedAreTheBytesThatRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := d.Open(issuer.Cluster{}).List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
-			t.Errorf("%s: swapped: %v", name, err)
+			t.Errorf("%s: after the file was replaced: %v", name, err)
 		}
 		if err := d.Close(); err != nil {
 			t.Error(err)
@@ -156,19 +157,19 @@ func TestTheBytesThatWereCheckedAreTheBytesThatRun(t *testing.T) {
 	}
 }
 
-// unstartable keeps a program where it may not be executed.
+// unstartable makes a copy that cannot be executed.
 func unstartable(src *os.File) (*image, error) {
 	sum, err := copyHashed(io.Discard, src)
 	return &image{path: os.DevNull, name: src.Name(), sha256: sum}, err
 }
 
-func TestASealedProgramCannotBeChanged(t *testing.T) {
-	src, err := os.Open(writeProgram(t, saysLatest, 0o755))
+func TestCopyToMemory_CannotBeChanged(t *testing.T) {
+	src, err := os.Open(writeProgram(t, printsLatest, 0o755))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	img, err := sealed(src)
+	img, err := copyToMemory(src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,15 +182,15 @@ func TestASealedProgramCannotBeChanged(t *testing.T) {
 	}
 }
 
-func TestAPrivateCopyIsReadOnlyToItsOwner(t *testing.T) {
+func TestCopyToFile_IsPrivate(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	src, err := os.Open(writeProgram(t, saysLatest, 0o755))
+	src, err := os.Open(writeProgram(t, printsLatest, 0o755))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer src.Close()
 	d := New(Config{Dir: t.TempDir()})
-	img, err := d.program.copied(src)
+	img, err := d.program.copyToFile(src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,8 +202,8 @@ func TestAPrivateCopyIsReadOnlyToItsOwner(t *testing.T) {
 	}
 }
 
-func TestManyCallersProveAProgramOnce(t *testing.T) {
-	s := newStage(t, script{})
+func TestProgram_IsCheckedOnceForManyCallers(t *testing.T) {
+	s := newFixture(t, script{})
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -217,8 +218,8 @@ func TestManyCallersProveAProgramOnce(t *testing.T) {
 	}
 }
 
-func TestWhoeverWaitsForTheProofCanLeave(t *testing.T) {
-	s := newStage(t, script{"version": {Hang: true, Touch: "begun"}})
+func TestProgram_WaitEndsWithItsContext(t *testing.T) {
+	s := newFixture(t, script{"version": {Hang: true, Touch: "begun"}})
 	first, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {

@@ -7,32 +7,32 @@ import (
 	"sync"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
 )
 
-// maxBatch bounds the ids that one run revokes.
+// maxBatch is the largest number of tokens that one run revokes.
 const maxBatch = 50
 
-// queues commit revocations in groups: while one batch of a cluster is revoked,
-// further ids gather, and the next batch takes them. There is a queue for each
-// cluster with work to do and no other, and it holds no more than what its
-// callers wait for.
+// queues revoke tokens in batches: while one batch of a cluster is revoked, other
+// IDs wait, and the next batch takes them. A queue exists only while its cluster
+// has IDs to revoke, and holds only IDs that a caller waits for.
 type queues struct {
-	// run revokes a batch and returns an error for each id that may still be
-	// alive. Its context ends when no caller waits for any of the ids any more.
+	// run revokes a batch and returns an error for each token that may still be
+	// active. Its context ends when no caller waits for any of the IDs.
 	run func(context.Context, issuer.Cluster, []string) map[string]error
 
-	mu sync.Mutex // guards of, and what is in it
-	of map[issuer.Cluster]*queue
+	mu        sync.Mutex // guards byCluster and everything in it
+	byCluster map[issuer.Cluster]*queue
 }
 
-// A queue is what is to be revoked on one cluster. One goroutine works on it
-// until it is empty.
+// A queue holds the IDs to revoke on one cluster. One goroutine works on it until
+// it is empty.
 type queue struct {
 	waiting []*revocation
-	byID    map[string]*revocation // what can be joined: waiting, or in a batch
+	byID    map[string]*revocation // that a caller can join: waiting, or in a batch
 }
 
-// A revocation is one id, and those who wait for it.
+// A revocation is one ID and the callers that wait for it.
 type revocation struct {
 	id      string
 	callers int
@@ -41,19 +41,20 @@ type revocation struct {
 	err     error
 }
 
-// A batch is what one run revokes.
+// A batch holds the revocations of one run.
 type batch struct {
 	members []*revocation
 	cancel  context.CancelFunc
 }
 
-// revoke queues ids, joining those that are queued or under way, and waits for
-// them or for ctx. The caller whose leaving ends a run waits for its end, too.
+// revoke adds ids to the queue, or joins revocations of the same IDs, and waits
+// for them or for ctx. If ctx is done and no other caller waits for a batch, its
+// run is ended, and revoke returns after that.
 func (q *queues) revoke(ctx context.Context, c issuer.Cluster, ids []string) map[string]error {
 	failed := map[string]error{}
 	if err := ctx.Err(); err != nil {
 		for _, id := range ids {
-			failed[id] = notRunf("revoke %s: %w", id, err)
+			failed[id] = failure.NotSentf("revoke %s: %w", id, err)
 		}
 		return failed
 	}
@@ -65,7 +66,7 @@ func (q *queues) revoke(ctx context.Context, c issuer.Cluster, ids []string) map
 			}
 			continue
 		}
-		failed[r.id] = fmt.Errorf("wait for %s to be revoked: %w", r.id, ctx.Err())
+		failed[r.id] = fmt.Errorf("wait for the revocation of %s: %w", r.id, ctx.Err())
 		if q.leave(c, r) {
 			ending = append(ending, r)
 		}
@@ -86,7 +87,7 @@ func wait(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-// join returns the revocation of each id, queued now if there was none.
+// join returns the revocation of each ID, a new one if there was none.
 func (q *queues) join(c issuer.Cluster, ids []string) []*revocation {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -107,28 +108,28 @@ func (q *queues) join(c issuer.Cluster, ids []string) []*revocation {
 	return joined
 }
 
-// queue returns the queue of a cluster, with somebody at work on it. Its caller
-// holds mu.
+// queue returns the queue of a cluster, and starts a goroutine for a new one. The
+// caller holds mu.
 func (q *queues) queue(c issuer.Cluster) *queue {
-	if work := q.of[c]; work != nil {
+	if work := q.byCluster[c]; work != nil {
 		return work
 	}
-	if q.of == nil {
-		q.of = map[issuer.Cluster]*queue{}
+	if q.byCluster == nil {
+		q.byCluster = map[issuer.Cluster]*queue{}
 	}
 	work := &queue{byID: map[string]*revocation{}}
-	q.of[c] = work
+	q.byCluster[c] = work
 	go q.work(c, work)
 	return work
 }
 
-// leave ends the wait for r. What nobody waits for is not begun; what has begun
-// ends when nobody waits for any of its batch, and then leave returns true.
+// leave ends the wait of one caller for r. A revocation without callers is not
+// started. A batch without callers is ended, and then leave returns true.
 func (q *queues) leave(c issuer.Cluster, r *revocation) (ending bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	r.callers--
-	work := q.of[c]
+	work := q.byCluster[c]
 	switch {
 	case r.callers > 0 || work == nil:
 		return false
@@ -139,21 +140,22 @@ func (q *queues) leave(c issuer.Cluster, r *revocation) (ending bool) {
 	case slices.ContainsFunc(r.batch.members, func(m *revocation) bool { return m.callers > 0 }):
 		return false
 	}
-	for _, m := range r.batch.members { // whoever comes now does not join what is being killed
+	for _, m := range r.batch.members { // new callers must not join a run that is being killed
 		work.forget(m)
 	}
 	r.batch.cancel()
 	return true
 }
 
-// forget takes r out of what can be joined, unless its place is taken.
+// forget makes sure that no caller joins r. Another revocation of the same ID
+// stays.
 func (w *queue) forget(r *revocation) {
 	if w.byID[r.id] == r {
 		delete(w.byID, r.id)
 	}
 }
 
-// work revokes batch after batch until there is nothing left to do.
+// work revokes batches until the queue is empty.
 func (q *queues) work(c issuer.Cluster, work *queue) {
 	for {
 		ctx, b := q.take(c, work)
@@ -168,12 +170,13 @@ func (q *queues) work(c issuer.Cluster, work *queue) {
 	}
 }
 
-// take makes a batch of what has waited longest, or gives the queue up.
+// take makes a batch of the IDs that have waited longest, or deletes an empty
+// queue.
 func (q *queues) take(c issuer.Cluster, work *queue) (context.Context, *batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(work.waiting) == 0 {
-		delete(q.of, c)
+		delete(q.byCluster, c)
 		return nil, nil
 	}
 	n := min(len(work.waiting), maxBatch)
@@ -186,7 +189,7 @@ func (q *queues) take(c issuer.Cluster, work *queue) (context.Context, *batch) {
 	return ctx, b
 }
 
-// finish tells the callers of a batch how it went.
+// finish gives the callers of a batch its results.
 func (q *queues) finish(work *queue, b *batch, failed map[string]error) {
 	b.cancel()
 	q.mu.Lock()

@@ -15,7 +15,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A recorder is what a queue runs: each batch takes a second.
+// A recorder records the batches that queues run. Each batch takes a second.
 type recorder struct {
 	queues
 	mu      sync.Mutex // guards batches
@@ -45,9 +45,9 @@ func newRecorder(fail map[string]error) *recorder {
 	return r
 }
 
-var here, there = issuer.Cluster{Host: "here"}, issuer.Cluster{Host: "there"}
+var clusterA, clusterB = issuer.Cluster{Host: "a"}, issuer.Cluster{Host: "b"}
 
-// begin starts a call and returns where its result will be.
+// begin starts a call and returns a channel for its result.
 func (r *recorder) begin(ctx context.Context, c issuer.Cluster, ids ...string) chan map[string]error {
 	result := make(chan map[string]error, 1)
 	go func() { result <- r.revoke(ctx, c, ids) }()
@@ -55,13 +55,13 @@ func (r *recorder) begin(ctx context.Context, c issuer.Cluster, ids ...string) c
 	return result
 }
 
-func TestRevocationsGatherWhileOneRuns(t *testing.T) {
+func TestQueues_CollectWhileABatchRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := errors.New("bad")
 		r := newRecorder(map[string]error{"2": bad})
 		var results []chan map[string]error
 		for i := range 4 {
-			results = append(results, r.begin(t.Context(), here, fmt.Sprint(i)))
+			results = append(results, r.begin(t.Context(), clusterA, fmt.Sprint(i)))
 		}
 		for i, result := range results {
 			failed := <-result
@@ -73,20 +73,20 @@ func TestRevocationsGatherWhileOneRuns(t *testing.T) {
 			t.Error(diff)
 		}
 		synctest.Wait()
-		if len(r.of) > 0 {
-			t.Errorf("queues without work: %v", r.of)
+		if len(r.byCluster) > 0 {
+			t.Errorf("empty queues: %v", r.byCluster)
 		}
 	})
 }
 
-func TestABatchIsBounded(t *testing.T) {
+func TestQueues_LimitABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder(nil)
 		ids := make([]string, 2*maxBatch+1)
 		for i := range ids {
 			ids[i] = fmt.Sprint(i)
 		}
-		if failed := r.revoke(t.Context(), here, ids); len(failed) > 0 {
+		if failed := r.revoke(t.Context(), clusterA, ids); len(failed) > 0 {
 			t.Error(failed)
 		}
 		if diff := cmp.Diff(slices.Collect(slices.Chunk(ids, maxBatch)), r.batches); diff != "" {
@@ -95,11 +95,11 @@ func TestABatchIsBounded(t *testing.T) {
 	})
 }
 
-func TestAnIDInFlightIsJoined(t *testing.T) {
+func TestQueues_JoinTheSameID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := errors.New("bad")
 		r := newRecorder(map[string]error{"a": bad})
-		first, second, both := r.begin(t.Context(), here, "a", "a"), r.begin(t.Context(), here, "a"), r.begin(t.Context(), here, "b", "a")
+		first, second, both := r.begin(t.Context(), clusterA, "a", "a"), r.begin(t.Context(), clusterA, "a"), r.begin(t.Context(), clusterA, "b", "a")
 		for _, result := range []chan map[string]error{first, second, both} {
 			if failed := <-result; len(failed) != 1 || failed["a"] != bad {
 				t.Error(failed)
@@ -108,55 +108,55 @@ func TestAnIDInFlightIsJoined(t *testing.T) {
 		if diff := cmp.Diff([][]string{{"a"}, {"b"}}, r.batches); diff != "" {
 			t.Error(diff)
 		}
-		<-r.begin(t.Context(), here, "a")
+		<-r.begin(t.Context(), clusterA, "a")
 		if len(r.batches) != 3 {
-			t.Errorf("what is over was joined: %v", r.batches)
+			t.Errorf("joined a batch that had ended: %v", r.batches)
 		}
 	})
 }
 
-func TestClustersDoNotWaitForEachOther(t *testing.T) {
+func TestQueues_ClustersAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder(nil)
-		begun := time.Now()
-		one, two := r.begin(t.Context(), here, "a"), r.begin(t.Context(), there, "a")
-		<-one
-		<-two
-		if took := time.Since(begun); took != time.Second || len(r.batches) != 2 {
-			t.Errorf("took %v, batches %v", took, r.batches)
+		start := time.Now()
+		a, b := r.begin(t.Context(), clusterA, "a"), r.begin(t.Context(), clusterB, "a")
+		<-a
+		<-b
+		if elapsed := time.Since(start); elapsed != time.Second || len(r.batches) != 2 {
+			t.Errorf("%v, batches %v", elapsed, r.batches)
 		}
 	})
 }
 
-func TestACallerWhoLeavesTakesTheIDAlong(t *testing.T) {
+func TestQueues_CanceledIDIsNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder(nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		first := r.begin(t.Context(), here, "first")
-		leaver := r.begin(ctx, here, "alone", "shared")
-		stayer := r.begin(t.Context(), here, "shared")
+		first := r.begin(t.Context(), clusterA, "first")
+		canceled := r.begin(ctx, clusterA, "alone", "shared")
+		waiting := r.begin(t.Context(), clusterA, "shared")
 		cancel()
-		if failed := <-leaver; len(failed) != 2 || !errors.Is(failed["alone"], context.Canceled) || !errors.Is(failed["shared"], context.Canceled) {
+		if failed := <-canceled; len(failed) != 2 || !errors.Is(failed["alone"], context.Canceled) || !errors.Is(failed["shared"], context.Canceled) {
 			t.Error(failed)
 		}
-		if failed := <-stayer; len(failed) > 0 {
+		if failed := <-waiting; len(failed) > 0 {
 			t.Error(failed)
 		}
 		<-first
 		if diff := cmp.Diff([][]string{{"first"}, {"shared"}}, r.batches); diff != "" {
 			t.Error(diff)
 		}
-		if failed := r.revoke(ctx, here, []string{"late"}); !errors.Is(failed["late"], context.Canceled) || len(r.batches) != 2 {
-			t.Errorf("a context that was done: %v, %v", failed, r.batches)
+		if failed := r.revoke(ctx, clusterA, []string{"late"}); !errors.Is(failed["late"], context.Canceled) || len(r.batches) != 2 {
+			t.Errorf("with a context that was done: %v, %v", failed, r.batches)
 		}
 	})
 }
 
-func TestABatchOutlivesItsFirstCaller(t *testing.T) {
+func TestQueues_BatchSurvivesItsFirstCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder(nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		first, second := r.begin(ctx, here, "a"), r.begin(t.Context(), here, "a")
+		first, second := r.begin(ctx, clusterA, "a"), r.begin(t.Context(), clusterA, "a")
 		cancel()
 		if failed := <-first; !errors.Is(failed["a"], context.Canceled) {
 			t.Error(failed)
@@ -167,37 +167,37 @@ func TestABatchOutlivesItsFirstCaller(t *testing.T) {
 	})
 }
 
-func TestABatchEndsWithItsLastCaller(t *testing.T) {
+func TestQueues_BatchEndsWithItsLastCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder(nil)
-		// A run that takes its time to die, in which somebody new comes.
-		dying, over := make(chan struct{}), make(chan struct{})
+		// The run does not end at once, and a new caller comes before it does.
+		ending, release := make(chan struct{}), make(chan struct{})
 		run := r.run
 		r.run = func(ctx context.Context, c issuer.Cluster, ids []string) map[string]error {
 			defer func() {
 				if ctx.Err() != nil {
-					close(dying)
-					<-over
+					close(ending)
+					<-release
 				}
 			}()
 			return run(ctx, c, ids)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		leaver := r.begin(ctx, here, "a", "b")
+		canceled := r.begin(ctx, clusterA, "a", "b")
 		cancel()
-		<-dying
-		newcomer := r.begin(t.Context(), here, "a")
+		<-ending
+		later := r.begin(t.Context(), clusterA, "a")
 		select {
-		case failed := <-leaver:
-			t.Errorf("left behind a run, with %v", failed)
+		case failed := <-canceled:
+			t.Errorf("returned before the run ended: %v", failed)
 		default:
 		}
-		close(over)
-		if failed := <-leaver; len(failed) != 2 {
+		close(release)
+		if failed := <-canceled; len(failed) != 2 {
 			t.Error(failed)
 		}
-		if failed := <-newcomer; len(failed) > 0 {
-			t.Errorf("joined what was being killed: %v", failed)
+		if failed := <-later; len(failed) > 0 {
+			t.Errorf("joined a run that was being killed: %v", failed)
 		}
 		if diff := cmp.Diff([][]string{{"a", "b"}, {"a"}}, r.batches); diff != "" {
 			t.Error(diff)

@@ -2,6 +2,7 @@ package influxctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,9 +12,12 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
-// A list may not show yet what was just done. It is repeated after these pauses.
+// A list may not show yet what was just done (docs/vendor-facts.md, "list-lag").
+// It is repeated after these pauses.
 var listPauses = []time.Duration{0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second}
 
 // maxSingleRuns limits how many tokens of one batch are revoked again one by
@@ -23,22 +27,24 @@ const maxSingleRuns = 10
 // revokeBatch revokes the tokens ids. It returns an error for each that may
 // still be active.
 //
-// Which of several IDs the error text of a run is about, and whether a partial
-// failure shows in the exit status, is not documented. So a run with several
-// IDs proves nothing by itself; the list that follows proves that a token is
-// revoked. A token for which neither does is revoked once more in a run of its
-// own, whose result is about that token alone.
+// It is not documented which of several IDs an error text is about, or whether
+// the exit status shows that one of them failed (docs/vendor-facts.md,
+// "revoke-several-ids"). So a run with several IDs proves nothing by itself; the
+// list that follows proves that a token is revoked. A token that the list does
+// not show as revoked is revoked again in a run of its own, whose result is about
+// that token alone.
 func (c *cluster) revokeBatch(ctx context.Context, ids []string) map[string]error {
 	ctx, cancel := context.WithTimeout(ctx, 2*(c.timeout()+overtime)) // a run and a list
 	defer cancel()
 	if len(ids) == 1 || c.stopsAtFirstError(ctx) {
 		return c.revokeSingly(ctx, ids)
 	}
-	failed, open := c.revokeTogether(ctx, ids)
-	rand.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] }) // so that each has its turn
-	n := min(len(open), maxSingleRuns)
-	maps.Copy(failed, c.revokeSingly(ctx, open[:n]))
-	for _, id := range open[n:] {
+	failed, unproven := c.revokeTogether(ctx, ids)
+	// In random order, so that no token is left out every time.
+	rand.Shuffle(len(unproven), func(i, j int) { unproven[i], unproven[j] = unproven[j], unproven[i] }) //nolint:gosec // the order is not a secret
+	n := min(len(unproven), maxSingleRuns)
+	maps.Copy(failed, c.revokeSingly(ctx, unproven[:n]))
+	for _, id := range unproven[n:] {
 		failed[id] = fmt.Errorf("influxctl management revoke: a run with several tokens did not prove that %s is revoked; it must be revoked again", id)
 	}
 	return failed
@@ -47,17 +53,17 @@ func (c *cluster) revokeBatch(ctx context.Context, ids []string) map[string]erro
 // stopsAtFirstError reports whether a run with several IDs ends at the first
 // that fails.
 func (c *cluster) stopsAtFirstError(ctx context.Context) bool {
-	facts, _, _ := c.driver.program.prove(ctx) // the run reports the error
+	facts, _, _ := c.driver.program.verified(ctx) // the run reports the error
 	v, _ := parseVersion(facts.Version)
-	return v.before(persistVersion)
+	return v.before(continueOnErrorVersion)
 }
 
 // revokeTogether revokes several tokens in one run and reads a list. It returns
-// the errors of those that must not be tried again now, and the IDs of those
-// about which run and list leave doubt.
-func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[string]error, open []string) {
+// the errors of those that are not to be tried again now, and the IDs of those
+// for which neither run nor list is a proof.
+func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[string]error, unproven []string) {
 	_, err := c.runRevoke(ctx, ids)
-	if err != nil && !asked(err) {
+	if err != nil && !failure.WasSent(err) {
 		return forAll(ids, err), nil
 	}
 	var listed map[string]issuer.Info
@@ -68,6 +74,9 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 		return err != nil || !c.anyActive(listed), listErr
 	})
 	if listErr != nil {
+		if err != nil { // which may be about one of the tokens
+			err = failure.New(err.Error(), kindsForOthers(err)...)
+		}
 		return forAll(ids, unsettled(err, listErr)), nil
 	}
 	failed = map[string]error{}
@@ -78,10 +87,10 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 		case ok && err == nil:
 			failed[id] = fmt.Errorf("influxctl management revoke: it reported success, but %s is listed as active", id)
 		default:
-			open = append(open, id)
+			unproven = append(unproven, id)
 		}
 	}
-	return failed, open
+	return failed, unproven
 }
 
 // revokeSingly revokes each token in a run of its own. A run that succeeds
@@ -95,14 +104,31 @@ func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]err
 		switch {
 		case err == nil:
 			continue
-		case !asked(err) || ctx.Err() != nil: // the next run would fail in the same way
+		case !failure.WasSent(err): // the next run would fail in the same way
 			maps.Copy(failed, forAll(ids[i:], err))
 			return c.settle(ctx, check, unknown, failed)
 		}
 		failed[id], unknown[id] = err, saysUnknownToken(stderr)
 		check = append(check, id)
+		if ctx.Err() != nil || errors.Is(err, issuer.ErrUnreachable) { // as would the next
+			notTried := failure.NotSent(failure.New("not tried, because another run failed: "+err.Error(), kindsForOthers(err)...))
+			maps.Copy(failed, forAll(ids[i+1:], notTried))
+			break
+		}
 	}
 	return c.settle(ctx, check, unknown, failed)
+}
+
+// kindsForOthers returns the sentinels of an error about one token that hold for
+// the other tokens of the cluster too.
+func kindsForOthers(err error) []error {
+	kinds := failure.ContextKinds(err)
+	for _, kind := range []error{issuer.ErrUnreachable, issuer.ErrUnauthorized} {
+		if errors.Is(err, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
 }
 
 // settle reads a list and decides about the tokens ids, whose own runs have
@@ -123,7 +149,7 @@ func (c *cluster) settle(ctx context.Context, ids []string, unknown map[string]b
 		case ok:
 			failed[id] = fmt.Errorf("%s is listed as active: %w", id, err)
 		case unknown[id]:
-			failed[id] = &verdict{issuer.ErrUnknown, fmt.Errorf("%s is not listed: %v", id, err)}
+			failed[id] = failure.New(fmt.Sprintf("%s is not listed: %v", id, err), issuer.ErrUnknown)
 		default:
 			failed[id] = fmt.Errorf("%s is not listed: %w", id, err)
 		}
@@ -143,10 +169,10 @@ func unsettled(err, listErr error) error {
 // runRevoke runs `management revoke` and returns its standard error.
 func (c *cluster) runRevoke(ctx context.Context, ids []string) (string, error) {
 	stderr, err := c.manage(ctx, "revoke", revokeArgs(ids), func(r io.Reader) error {
-		_, err := readBounded(r)
+		_, err := readOutput(r)
 		return err
 	})
-	return plain([]byte(stderr)), err
+	return redact.Plain(stderr), err
 }
 
 // infos returns what the list says about ids.

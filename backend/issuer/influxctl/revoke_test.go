@@ -44,7 +44,7 @@ func TestRevoke_BatchSuccessIsNoProofForAnAbsentID(t *testing.T) {
 		{"fails", step{Exit: 1, Stderr: "code = Internal"}, "failed"},
 		{"not found", step{Exit: 1, Stderr: "code = NotFound desc = token not found"}, "unknown"},
 	} {
-		s := newStage(t, script{"revoke": {}, "revoke one": c.one, "list": {Stdout: "[]"}})
+		s := newFixture(t, script{"revoke": {}, "revoke one": c.one, "list": {Stdout: "[]"}})
 		failed := s.open().Revoke(t.Context(), "a", "b")
 		for _, id := range []string{"a", "b"} {
 			if got := kindOf(failed[id]); got != c.want {
@@ -80,7 +80,7 @@ func TestRevoke_OnlyAnUnknownTokenIsUnknown(t *testing.T) {
 		"unexpected HTTP status code 404": "failed",
 		"config file not found":           "failed",
 	} {
-		s := newStage(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Stdout: "[]"}})
+		s := newFixture(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Stdout: "[]"}})
 		err := s.open().Revoke(t.Context(), "an-id")["an-id"]
 		if err == nil || kindOf(err) != want {
 			t.Errorf("%s: %q, want %q: %v", stderr, kindOf(err), want, err)
@@ -91,7 +91,7 @@ func TestRevoke_OnlyAnUnknownTokenIsUnknown(t *testing.T) {
 // The number of runs with a single ID is limited for each batch, and the rest
 // fails with an error that does not blame the token.
 func TestRevoke_SingleRunsAreLimited(t *testing.T) {
-	s := newStage(t, script{"revoke": {}, "list": {Stdout: "[]"}})
+	s := newFixture(t, script{"revoke": {}, "list": {Stdout: "[]"}})
 	var ids []string
 	for i := range maxBatch {
 		ids = append(ids, fmt.Sprint("id-", i))
@@ -107,5 +107,38 @@ func TestRevoke_SingleRunsAreLimited(t *testing.T) {
 	}
 	if got := len(s.runs("revoke")); got != 1+maxSingleRuns {
 		t.Errorf("%d runs of revoke, want %d", got, 1+maxSingleRuns)
+	}
+}
+
+// If the cluster is not reachable, the other runs with a single ID are not tried.
+func TestRevoke_UnreachableClusterEndsTheSingleRuns(t *testing.T) {
+	s := newFixture(t, script{"revoke": {}, "revoke one": {Exit: 1, Stderr: "dial tcp: connection refused"}, "list": {Stdout: "[]"}})
+	failed := s.open().Revoke(t.Context(), "a", "b", "c", "d")
+	if len(failed) != 4 {
+		t.Errorf("failed: %v", failed)
+	}
+	for id, err := range failed {
+		if !errors.Is(err, issuer.ErrUnreachable) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if got := len(s.runs("revoke")); got != 2 {
+		t.Errorf("%d runs of revoke, want 2", got)
+	}
+}
+
+// If the list fails too, no token gets an error that may be about another one.
+func TestRevoke_BatchErrorIsNotAboutEachToken(t *testing.T) {
+	for stderr, want := range map[string]error{
+		"revoke a: code = InvalidArgument desc = malformed id": nil,
+		"code = Unauthenticated":                               issuer.ErrUnauthorized,
+	} {
+		s := newFixture(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Exit: 1, Stderr: stderr}})
+		failed := s.open().Revoke(t.Context(), "a", "b")
+		for _, id := range []string{"a", "b"} {
+			if err := failed[id]; err == nil || errors.Is(err, issuer.ErrRefused) != (want != nil) || want != nil && !errors.Is(err, want) {
+				t.Errorf("%s, %s: %v", stderr, id, err)
+			}
+		}
 	}
 }

@@ -57,7 +57,7 @@ func TestScratch_SweepsOnlyWhatIsNotLocked(t *testing.T) {
 // A second plugin process starts while a run of the first is under way. It
 // must not remove the profile of that run, however /proc looks to it.
 func TestScratch_KeepsTheProfilesOfAnotherProcess(t *testing.T) {
-	s := newStage(t, script{"list": {Hang: true, Touch: "begun"}})
+	s := newFixture(t, script{"list": {Hang: true, Touch: "begun"}})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

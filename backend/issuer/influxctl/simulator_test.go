@@ -26,7 +26,7 @@ type simulation struct {
 	*simulator.Cluster
 	t      *testing.T
 	driver *Driver
-	where  issuer.Cluster
+	target issuer.Cluster
 	dir    string // where profiles are written
 }
 
@@ -49,24 +49,24 @@ func simulate(t *testing.T, product string, side simulator.Sidecar) *simulation 
 		t.Fatal(err)
 	}
 	s.driver = newDriver(t, Config{Path: path, Dir: s.dir})
-	s.where = issuer.Cluster{
+	s.target = issuer.Cluster{
 		Product: product, AccountID: s.AccountID(), ClusterID: s.ClusterID(), Root: issuer.NewSecret(s.Root()),
 		MaxParallel: 4, Timeout: 30 * time.Second,
 	}
 	if product == simulator.Clustered {
-		s.where.Host, s.where.Port, s.where.DisableTLS = address.Hostname(), address.Port(), true
+		s.target.Host, s.target.Port, s.target.DisableTLS = address.Hostname(), address.Port(), true
 	}
 	t.Cleanup(func() {
 		for _, v := range s.Violations() {
-			t.Errorf("the simulator objects: %s", v)
+			t.Errorf("the simulator reports a violation: %s", v)
 		}
 	})
 	return s
 }
 
-func (s *simulation) open() issuer.Issuer { return s.driver.Open(s.where) }
+func (s *simulation) open() issuer.Issuer { return s.driver.Open(s.target) }
 
-// usable asks the cluster's HTTP API with a token.
+// usable reports whether the HTTP API of the cluster accepts a token.
 func (s *simulation) usable(ctx context.Context, token issuer.Secret) (bool, error) {
 	path := fmt.Sprintf("/api/v0/accounts/%s/clusters/%s/tokens", s.AccountID(), s.ClusterID())
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
@@ -82,7 +82,7 @@ func (s *simulation) usable(ctx context.Context, token issuer.Secret) (bool, err
 	return false, fmt.Errorf("status %d", answer.Code)
 }
 
-// leftovers are processes that run and profiles that stand.
+// leftovers returns the profiles that are left, after all processes have ended.
 func (s *simulation) leftovers() (left []string) {
 	eventually(s.t, "no influxctl runs", func() bool { return s.Running() == 0 })
 	return runDirs(s.t, s.dir)
@@ -101,7 +101,7 @@ func (s *simulation) mustIssue(desc string) issuer.Token {
 	return token
 }
 
-// runsOf counts the runs of a verb.
+// runsOf counts the runs of a command.
 func (s *simulation) runsOf(verb string) (n int) {
 	for _, run := range s.Runs() {
 		if verbOf(run.Argv) == verb {
@@ -111,7 +111,7 @@ func (s *simulation) runsOf(verb string) (n int) {
 	return n
 }
 
-func TestTheDriverConforms(t *testing.T) {
+func TestConformance_Simulator(t *testing.T) {
 	for _, c := range []struct {
 		product string
 		side    simulator.Sidecar
@@ -124,11 +124,11 @@ func TestTheDriverConforms(t *testing.T) {
 		t.Run(c.product+" "+c.side.Version, func(t *testing.T) {
 			issuertest.Run(t, func(t *testing.T) issuertest.Subject {
 				s := simulate(t, c.product, c.side)
-				refused := s.where
+				refused := s.target
 				refused.Root = issuer.NewSecret("M.V1.not+the+root+token+Aa1")
 				return issuertest.Subject{
 					Issuer: s.open(), Refused: s.driver.Open(refused),
-					Secrets: []issuer.Secret{s.where.Root, refused.Root},
+					Secrets: []issuer.Secret{s.target.Root, refused.Root},
 					Usable:  s.usable, Leftovers: s.leftovers,
 				}
 			})
@@ -136,7 +136,7 @@ func TestTheDriverConforms(t *testing.T) {
 	}
 }
 
-func TestATokenIsReadFromEveryShapeThatShowsOne(t *testing.T) {
+func TestIssue_ReadsEveryShapeWithAToken(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	for _, shape := range simulator.CreateShapes() {
 		s.SetFaults(simulator.Faults{Create: simulator.Fault{Shape: shape}})
@@ -144,7 +144,7 @@ func TestATokenIsReadFromEveryShapeThatShowsOne(t *testing.T) {
 		token, err := s.issue(desc)
 		if slices.Contains(simulator.BrokenCreateShapes, shape) {
 			if err == nil || errors.Is(err, issuer.ErrRefused) {
-				t.Errorf("%s: a token was made and cannot be read, error %v", shape, err)
+				t.Errorf("%s: a token was created and its output cannot be read, error %v", shape, err)
 			}
 			if err != nil && strings.Contains(err.Error(), "M.V1.") {
 				t.Errorf("%s: the error quotes a token", shape)
@@ -158,7 +158,7 @@ func TestATokenIsReadFromEveryShapeThatShowsOne(t *testing.T) {
 	}
 }
 
-func TestEveryShapeOfListIsReadOrRefused(t *testing.T) {
+func TestList_ReadsOrRefusesEveryShape(t *testing.T) {
 	for shape, listed := range map[string]bool{
 		"": true, simulator.ListRFC3339: true, simulator.ListCamel: true, simulator.ListZeros: true, simulator.ListEpoch: true,
 		simulator.ListNothing: false, simulator.ListNull: false, simulator.ListEmpty: false,
@@ -179,7 +179,7 @@ func TestEveryShapeOfListIsReadOrRefused(t *testing.T) {
 	}
 }
 
-func TestAnIDThatIsListedLateIsFound(t *testing.T) {
+func TestIssue_FindsAnIDThatIsListedLate(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	s.SetFaults(simulator.Faults{ListLag: simulator.Duration(200 * time.Millisecond), Create: simulator.Fault{Shape: "no-id"}})
 	token := s.mustIssue("late")
@@ -188,7 +188,7 @@ func TestAnIDThatIsListedLateIsFound(t *testing.T) {
 	}
 }
 
-func TestAnIDThatCannotBeFoundLeavesDoubt(t *testing.T) {
+func TestIssue_IDNotFoundIsNoRefusal(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	s.SetFaults(simulator.Faults{
 		Create: simulator.Fault{Shape: "no-id"},
@@ -199,15 +199,15 @@ func TestAnIDThatCannotBeFoundLeavesDoubt(t *testing.T) {
 	}
 }
 
-func TestFaultsOfTheClusterAreToldApart(t *testing.T) {
+func TestIssue_ErrorsForClusterFaults(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	for text, want := range map[string]error{
 		simulator.TextUnauthenticated:   issuer.ErrUnauthorized,
 		simulator.TextPermissionDenied:  issuer.ErrUnauthorized,
-		simulator.TextInvalidArgument:   issuer.ErrRefused,
-		simulator.TextUnavailable:       issuer.ErrRefused,
-		simulator.TextNoSuchHost:        issuer.ErrRefused,
-		simulator.TextUntrusted:         issuer.ErrRefused,
+		simulator.TextInvalidArgument:   issuer.ErrInvalid,
+		simulator.TextUnavailable:       issuer.ErrUnreachable,
+		simulator.TextNoSuchHost:        issuer.ErrUnreachable,
+		simulator.TextUntrusted:         issuer.ErrUnreachable,
 		simulator.TextUnimplemented:     issuer.ErrRefused,
 		simulator.TextResourceExhausted: issuer.ErrRefused,
 		simulator.TextDeadlineExceeded:  nil,
@@ -225,12 +225,12 @@ func TestFaultsOfTheClusterAreToldApart(t *testing.T) {
 	} {
 		s.SetFaults(simulator.Faults{Create: fault})
 		if _, err := s.issue(name); err == nil || errors.Is(err, issuer.ErrRefused) {
-			t.Errorf("%s: the token exists, error %v", name, err)
+			t.Errorf("%s: the token was created, error %v", name, err)
 		}
 	}
 }
 
-func TestTwoHundredRevocationsTakeFewProcesses(t *testing.T) {
+func TestRevoke_ManyTokensNeedFewProcesses(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	const n = 200
 	s.AddTokens(n, simulator.Token{Kind: simulator.Management, Description: "batch"})
@@ -256,18 +256,18 @@ func TestTwoHundredRevocationsTakeFewProcesses(t *testing.T) {
 	all.Wait()
 	for _, id := range ids {
 		if token, _ := s.Token(id); token.Live != (id == bad) {
-			t.Errorf("%s, bad %v: alive %v", id, id == bad, token.Live)
+			t.Errorf("%s, bad %v: active %v", id, id == bad, token.Live)
 		}
 	}
 	if got := s.runsOf("revoke") + s.runsOf("list"); got > 12 {
 		t.Errorf("%d processes", got)
 	}
-	if s.Peak() > s.where.MaxParallel {
+	if s.Peak() > s.target.MaxParallel {
 		t.Errorf("%d processes at once", s.Peak())
 	}
 }
 
-func TestOneBadIDFailsAloneEvenIfTheProgramStopsThere(t *testing.T) {
+func TestRevoke_OldVersionStopsAtTheFirstError(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{Version: "2.9.7"})
 	good, bad, after := s.mustIssue("good"), s.mustIssue("bad"), s.mustIssue("after")
 	s.SetFaults(simulator.Faults{RevokeErrors: map[string]string{bad.ID: simulator.TextPermissionDenied}})
@@ -277,7 +277,7 @@ func TestOneBadIDFailsAloneEvenIfTheProgramStopsThere(t *testing.T) {
 	}
 }
 
-func TestWhatIsDeadAlreadyIsRevoked(t *testing.T) {
+func TestRevoke_RevokedOrExpiredToken(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	dead := s.AddToken(simulator.Token{Kind: simulator.Management, ExpiresAt: time.Now().Add(-time.Minute)})
 	s.SetFaults(simulator.Faults{RevokeDeadError: simulator.TextAlreadyRevoked})
@@ -289,7 +289,7 @@ func TestWhatIsDeadAlreadyIsRevoked(t *testing.T) {
 	}
 }
 
-func TestAListThatLagsAfterARevocationIsLookedAtAgain(t *testing.T) {
+func TestRevoke_RepeatsAListThatLags(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	old := simulator.Token{Kind: simulator.Management, CreatedAt: time.Now().Add(-time.Hour)}
 	a, b := s.AddToken(old), s.AddToken(old)
@@ -302,7 +302,7 @@ func TestAListThatLagsAfterARevocationIsLookedAtAgain(t *testing.T) {
 	}
 }
 
-func TestRevocationsCannotBeSettledWithoutAList(t *testing.T) {
+func TestRevoke_ListFails(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	a, b := s.mustIssue("a"), s.mustIssue("b")
 	s.SetFaults(simulator.Faults{List: simulator.Fault{Shape: simulator.ListTruncated}})
@@ -311,11 +311,11 @@ func TestRevocationsCannotBeSettledWithoutAList(t *testing.T) {
 	}
 	s.SetFaults(simulator.Faults{Revoke: simulator.Fault{Error: simulator.TextUnauthenticated}, List: simulator.Fault{Error: simulator.TextInternal}})
 	if err := s.open().Revoke(t.Context(), a.ID)[a.ID]; !errors.Is(err, issuer.ErrUnauthorized) {
-		t.Errorf("%v, want what the revocation said", err)
+		t.Errorf("%v, want the error of the revocation", err)
 	}
 }
 
-func TestALongListIsStreamed(t *testing.T) {
+func TestList_StreamsALongList(t *testing.T) {
 	s := simulate(t, simulator.Dedicated, simulator.Sidecar{})
 	const n = 20_000
 	s.AddTokens(n, simulator.Token{Kind: simulator.Management, Description: strings.Repeat("long", 20)})

@@ -7,27 +7,28 @@ import (
 	"strconv"
 )
 
-// A version is a release of influxctl. The zero version is one that could not
-// be read.
+// A version is a release of influxctl. The zero version is one that could not be
+// read.
 type version struct{ major, minor, patch int }
 
+// See docs/vendor-facts.md, "influxctl-versions".
 var (
-	floorVersion   = version{2, 9, 7}  // has --timeout
-	persistVersion = version{2, 9, 8}  // revokes the other tokens when one cannot be
-	advisedVersion = version{2, 10, 0} // handles expiries and descriptions well
-	tellingVersion = version{2, 11, 0} // says the id of a token that it creates
+	minVersion             = version{2, 9, 7}  // has --timeout
+	continueOnErrorVersion = version{2, 9, 8}  // revokes the other tokens when one fails
+	expiryFixVersion       = version{2, 10, 0} // handles expiries and descriptions correctly
+	printsIDVersion        = version{2, 11, 0} // prints the ID of a token that it creates
 )
 
 var versionText = regexp.MustCompile(`(\d{1,6})\.(\d{1,6})\.(\d{1,6})`)
 
-// parseVersion finds the first version in what `influxctl version` prints, whose
-// wording is not documented.
+// parseVersion returns the first version in the output of `influxctl version`,
+// whose form is not documented: docs/vendor-facts.md, "version-output".
 func parseVersion(text string) (v version, ok bool) {
 	m := versionText.FindStringSubmatch(text)
 	if m == nil {
 		return version{}, false
 	}
-	v.major, _ = strconv.Atoi(m[1]) // digits, and few
+	v.major, _ = strconv.Atoi(m[1]) // at most six digits
 	v.minor, _ = strconv.Atoi(m[2])
 	v.patch, _ = strconv.Atoi(m[3])
 	return v, v != version{}
@@ -40,22 +41,22 @@ func (v version) String() string {
 	return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
 }
 
-// before reports whether v is an older release than w. A version that could not
-// be read is before none.
+// before reports whether v is an older release than w. It is false for a version
+// that could not be read.
 func (v version) before(w version) bool {
 	return v != version{} &&
 		cmp.Or(cmp.Compare(v.major, w.major), cmp.Compare(v.minor, w.minor), cmp.Compare(v.patch, w.patch)) < 0
 }
 
-// warning is what an operator should know of a version that can be used.
+// warning returns what an operator should know about a version that can be used.
 func (v version) warning() string {
 	switch {
 	case v == version{}:
-		return fmt.Sprintf("influxctl did not say a version that can be read; %v or later is needed, %v or later advised", floorVersion, tellingVersion)
-	case v.before(advisedVersion):
-		return fmt.Sprintf("influxctl %v is old: %v or later is advised, since older ones mishandle expiries, and do not say the id of a token that they create, so that every mint takes a list as well", v, tellingVersion)
-	case v.before(tellingVersion):
-		return fmt.Sprintf("influxctl %v does not say the id of a token that it creates, so that every mint takes a list as well: %v or later is advised", v, tellingVersion)
+		return fmt.Sprintf("the version of influxctl could not be read; %v or later is required, %v or later is recommended", minVersion, printsIDVersion)
+	case v.before(expiryFixVersion):
+		return fmt.Sprintf("influxctl %v is old: %v or later is recommended, because older ones handle expiries wrongly and do not print the id of a new token, so that each issue needs a list as well", v, printsIDVersion)
+	case v.before(printsIDVersion):
+		return fmt.Sprintf("influxctl %v does not print the id of a new token, so that each issue needs a list as well: %v or later is recommended", v, printsIDVersion)
 	}
 	return ""
 }

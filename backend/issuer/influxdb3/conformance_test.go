@@ -3,6 +3,7 @@ package influxdb3
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
@@ -57,7 +59,6 @@ func (s *simulation) waitUntil(then time.Time) { s.sim.SetClockOffset(time.Until
 type subject struct {
 	drivers *Drivers
 	where   issuer.Cluster
-	real    bool
 	read    []string // databases for database tokens
 	wait    func(time.Time)
 }
@@ -71,7 +72,7 @@ func atHand(t *testing.T) subject {
 	if address == "" || token == "" {
 		t.Log("tested is the SIMULATOR, which settles nothing about a real server; to test one, set INFLUXDB3_URL and INFLUXDB3_ADMIN_TOKEN")
 		s := simulate(t, influxdb3server.Options{Product: influxdb3server.Enterprise})
-		return subject{s.Drivers, s.where(), false, []string{"db"}, s.waitUntil}
+		return subject{s.Drivers, s.where(), []string{"db"}, s.waitUntil}
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -81,7 +82,7 @@ func atHand(t *testing.T) subject {
 	s := subject{New(Config{UserAgent: userAgent}), issuer.Cluster{
 		Product: issuer.Core, Host: u.Hostname(), Port: cmp.Or(u.Port(), port), DisableTLS: u.Scheme == "http",
 		Root: issuer.NewSecret(token), Timeout: 30 * time.Second, MaxParallel: 4,
-	}, true, []string{cmp.Or(os.Getenv("INFLUXDB3_DATABASE"), "*")}, nil}
+	}, []string{cmp.Or(os.Getenv("INFLUXDB3_DATABASE"), "*")}, nil}
 	t.Cleanup(func() { s.drivers.Close() })
 	s.where.Product = s.productAtHand(t)
 	return s
@@ -130,7 +131,7 @@ func (s subject) usable(ctx context.Context, token issuer.Secret) (bool, error) 
 	where := s.where
 	where.Root = token
 	i := s.drivers.Management().Open(where).(*cluster)
-	r, err := i.exchange(ctx, query{method: http.MethodGet, path: pathPing, want: http.StatusOK})
+	r, err := i.do(ctx, call{method: http.MethodGet, path: pathPing, want: http.StatusOK})
 	switch {
 	case err != nil:
 		return false, err
@@ -155,20 +156,19 @@ func TestFacts_SettledAtHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle("product, version, cluster-uuid", "%s %s %q, warning %q", server.Product, server.Version, server.UUID, server.Warning)
-	ping, err := i.exchange(t.Context(), query{method: http.MethodGet, path: pathPing, want: http.StatusOK})
+	ping, err := i.do(t.Context(), call{method: http.MethodGet, path: pathPing, want: http.StatusOK})
 	if err != nil {
 		t.Fatal(err)
 	}
 	settle("X-Influxdb-Build", "%q", ping.header.Get("X-Influxdb-Build"))
-	ask := func(fact string, q query) {
-		r, err := i.exchange(t.Context(), q)
-		settle(fact, "status %d, content type %q, %q, %v", r.status, r.header.Get("Content-Type"), quote(r.message, i.secrets()...), err)
+	ask := func(fact string, q call) {
+		r, err := i.do(t.Context(), q)
+		settle(fact, "status %d, content type %q, %q, %v", r.status, r.header.Get("Content-Type"), redact.Quote(r.message, i.secrets()...), err)
 	}
 	name := "conformance no such database " + fmt.Sprint(time.Now().UnixNano())
-	ask("a resource token for a database that does not exist", query{method: http.MethodPost, path: pathResource, want: http.StatusCreated,
-		body: []byte(`{"token_name":"` + name + `","expiry_secs":60,"permissions":[{"resource_type":"db","resource_names":["` + strings.ReplaceAll(name, " ", "-") + `"],"actions":["read"]}]}`)})
-	ask("a create without a name", query{method: http.MethodPost, path: pathNamedAdmin, want: http.StatusCreated, body: []byte(`{"expiry_secs":60}`)})
-	ask("delete of an unknown name", query{method: http.MethodDelete, path: pathToken + "?token_name=conformance+%26+no+such+token", want: http.StatusOK})
+	ask("a resource token for a database that does not exist", call{method: http.MethodPost, path: pathResource, want: http.StatusCreated,
+		body: json.RawMessage(`{"token_name":"` + name + `","expiry_secs":60,"permissions":[{"resource_type":"db","resource_names":["` + strings.ReplaceAll(name, " ", "-") + `"],"actions":["read"]}]}`)})
+	ask("delete of an unknown name", call{method: http.MethodDelete, path: pathToken + "?token_name=conformance+%26+no+such+token", want: http.StatusOK})
 	if failed := i.Revoke(t.Context(), name); failed[name] != nil && !errors.Is(failed[name], issuer.ErrUnknown) {
 		t.Error(failed)
 	}

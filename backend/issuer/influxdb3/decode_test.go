@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
 func TestDecodeList_ReadsRows(t *testing.T) {
@@ -51,20 +52,20 @@ func TestDecodeList_RefusesWhatMayNotBeComplete(t *testing.T) {
 		"a second array": `[][]`, "a closing bracket": `[]]`, "words after it": `[] x`, "lines": `{"name":"a"}` + "\n" + `{"name":"b"}`,
 		"no name": `[{"hash":"0123"}]`, "a null name": `[{"name":null}]`, "a null entry": `[null]`, "a name that is a number": `[{"name":5}]`,
 		"arrays in an array": `[["a"]]`, "a strange time": `[{"name":"a","expiry":"yesterday"}]`, "a time in numbers": `[{"name":"a","expiry":1767323045}]`,
-		"a long entry": `[{"name":"` + strings.Repeat("a", maxAnswer) + `"}]`, "white space": `[` + strings.Repeat(" ", 3*maxAnswer) + `]`,
+		"a long entry": `[{"name":"` + strings.Repeat("a", httpapi.MaxAnswer) + `"}]`, "white space": `[` + strings.Repeat(" ", 3*httpapi.MaxAnswer) + `]`,
 	} {
 		if err := decodeList(strings.NewReader(text), func(issuer.Info) error { return nil }); err == nil || strings.Contains(err.Error(), "yesterday") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := decodeList(iotest.ErrReader(lost), func(issuer.Info) error { return nil }); !errors.Is(err, issuer.ErrUnreachable) {
+	if err := decodeList(iotest.ErrReader(lost), func(issuer.Info) error { return nil }); !errors.Is(err, lost) {
 		t.Error(err)
 	}
 }
 
 // All entries together may be longer than one may be.
 func TestDecodeList_LimitIsForOneEntry(t *testing.T) {
-	entry, n := `{"name":"`+strings.Repeat("a", maxAnswer-100)+`"}`, 0
+	entry, n := `{"name":"`+strings.Repeat("a", httpapi.MaxAnswer-100)+`"}`, 0
 	err := decodeList(strings.NewReader("["+strings.Repeat(entry+",", 5)+entry+"]"), func(issuer.Info) error { n++; return nil })
 	if err != nil || n != 6 {
 		t.Errorf("%d entries, %v", n, err)

@@ -5,31 +5,23 @@
 // in the cluster, and a token is deleted by its name. The driver uses the name
 // as the ID, see [issuer.Namer].
 //
-// A call passes through these files, in this order: issue.go, revoke.go, list.go
-// and inspect.go, which are the calls; exchange.go, which sends one request over
-// what endpoint.go has prepared; errors.go, which decides what the outcome
-// means; decode.go, which reads the answer. The driver never repeats a request
-// and never follows a redirect.
+// A call goes through these files: issue.go, revoke.go, list.go and inspect.go
+// have one method each; request.go sends a request through package httpapi and
+// checks which cluster has answered; errors.go decides what an answer means;
+// decode.go decodes the answers. The driver never repeats a request and never
+// follows a redirect.
 package influxdb3
 
 import (
-	"net/http"
-	"net/url"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
-const (
-	// defaultTimeout holds for a cluster that sets none.
-	defaultTimeout = 30 * time.Second
-
-	// spreadTime is how long the nodes of a cluster may need to learn of a new
-	// token: the documented interval is 10 s, and a node may be late.
-	spreadTime = time.Minute
-)
+// spreadTime is how long the nodes of a cluster may need to learn of a new token:
+// the documented interval is 10 s, and a node may be late.
+const spreadTime = time.Minute
 
 // A Config configures the drivers.
 type Config struct {
@@ -40,21 +32,14 @@ type Config struct {
 // Drivers are the drivers for the two kinds of token. They share connections and
 // the limits on parallel requests. They are safe for concurrent use.
 type Drivers struct {
-	userAgent string
-	now       func() time.Time
-	endpoints endpoints
+	options   *httpapi.Options
+	endpoints httpapi.Pool[*endpoint]
 }
 
-// New returns the drivers. The proxies are those that the environment names at
-// the time of the call, in HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+// New returns the drivers. They use the proxies that the environment variables
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY name now.
 func New(cfg Config) *Drivers {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	proxyOf := httpproxy.FromEnvironment().ProxyFunc()
-	d := &Drivers{userAgent: cfg.UserAgent, now: cfg.Now}
-	d.endpoints.proxy = func(r *http.Request) (*url.URL, error) { return proxyOf(r.URL) }
-	return d
+	return &Drivers{options: httpapi.NewOptions(httpapi.Options{UserAgent: cfg.UserAgent, Now: cfg.Now})}
 }
 
 // Management returns the driver that issues named admin tokens, on all three
@@ -67,7 +52,7 @@ func (d *Drivers) Database() issuer.Driver { return &driver{d, database} }
 
 // Close closes the idle connections.
 func (d *Drivers) Close() error {
-	d.endpoints.close()
+	d.endpoints.Close()
 	return nil
 }
 
@@ -85,11 +70,14 @@ type driver struct {
 	kind    kind
 }
 
-// Open returns the issuer of a cluster. Issuers of clusters that differ in
-// nothing but the root credential, the timeout and the UUID share one limit of
-// parallel requests, MaxParallel.
+// Open returns the issuer of a cluster. c.MaxParallel limits the requests of all
+// issuers of both kinds together whose clusters differ only in the root
+// credential, the timeout or the UUID.
 func (d *driver) Open(c issuer.Cluster) issuer.Issuer {
-	return &cluster{Cluster: c, kind: d.kind, drivers: d.drivers, endpoint: d.drivers.endpoints.of(c)}
+	place := c
+	place.UUID = ""
+	e := d.drivers.endpoints.Get(place, func() *endpoint { return newEndpoint(d.drivers.options, place) })
+	return &cluster{Cluster: c, kind: d.kind, drivers: d.drivers, endpoint: e}
 }
 
 // A cluster is the issuer of one cluster and one kind of token.
@@ -124,12 +112,5 @@ func (c *cluster) Traits() issuer.Traits {
 // last.
 func (c *cluster) ReportedUUID() string { return c.endpoint.reportedUUID() }
 
-func (c *cluster) timeout() time.Duration {
-	if c.Timeout <= 0 {
-		return defaultTimeout
-	}
-	return c.Timeout
-}
-
-// secrets are the texts that no error may quote.
-func (c *cluster) secrets() []string { return []string{c.Root.Reveal(), c.ClientKey.Reveal()} }
+// secrets are what no error may quote.
+func (c *cluster) secrets() []issuer.Secret { return []issuer.Secret{c.Root, c.ClientKey} }

@@ -1,64 +1,19 @@
 package influxdb3
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
-
-var (
-	errNoUUID = errors.New("the answer has no cluster-uuid, although the cluster sends one: " +
-		"it comes from a proxy or from an older server, so check host and port in config")
-	errOtherCluster = errors.New("the answer comes from another cluster than the configured one (its cluster-uuid differs): " +
-		"check host and port in config")
-)
-
-// errNoRoot is the error of a root credential that cannot be sent.
-var errNoRoot = fmt.Errorf("the root credential is empty, or has characters that a token cannot have: "+
-	"write a valid admin_token to config: %w", issuer.ErrUnauthorized)
-
-// A verdict is an error with a text of its own that states what kinds of error
-// it is. It keeps nothing of its causes, whose texts may hold secrets.
-type verdict struct {
-	text  string
-	kinds []error
-}
-
-func (v *verdict) Error() string   { return v.text }
-func (v *verdict) Unwrap() []error { return v.kinds }
-
-// notSent is the error of a request that the cluster has not received.
-func notSent(what string, cause error, secrets ...string) error {
-	return &verdict{what + ": " + quote(cause.Error(), secrets...), append(kindsOf(cause), issuer.ErrRefused)}
-}
-
-// inDoubt is the error of a request that the cluster may have acted on.
-func inDoubt(what string, cause error, secrets ...string) error {
-	return &verdict{what + ": " + quote(cause.Error(), secrets...), kindsOf(cause)}
-}
-
-// unreachable adds that the next request is likely to fail, too.
-func unreachable(err error) error {
-	return &verdict{err.Error(), []error{err, issuer.ErrUnreachable}}
-}
 
 // invalid is the error of a request that is not sent because it is wrong.
 func invalid(format string, args ...any) error {
-	return &verdict{fmt.Sprintf(format, args...), []error{issuer.ErrInvalid}}
-}
-
-// kindsOf returns what callers may look for in an error of the network.
-func kindsOf(err error) (kinds []error) {
-	for _, kind := range []error{context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(err, kind) {
-			kinds = append(kinds, kind)
-		}
-	}
-	return kinds
+	return failure.New(fmt.Sprintf(format, args...), issuer.ErrInvalid)
 }
 
 // What the server says in the body of an error.
@@ -70,24 +25,25 @@ const (
 )
 
 // err returns the error that an answer is. It says what to do and quotes the
-// server.
+// server. What another cluster or a proxy answers is no refusal.
 func (c *cluster) err(r reply) error {
 	advice, kind := c.meaning(r)
+	fromGateway := errors.Is(r.source, errNoUUID) && errors.Is(kind, issuer.ErrUnreachable)
+	if r.source != nil && !fromGateway {
+		advice, kind = r.source.Error(), nil
+	}
 	var kinds []error
-	if kind != nil && r.source == nil {
+	if kind != nil {
 		kinds = []error{kind}
 	}
-	if r.source != nil {
-		advice = r.source.Error()
-	}
 	text := fmt.Sprintf("%s: the answer is %d %s", advice, r.status, http.StatusText(r.status))
-	switch said := quote(r.message, c.secrets()...); {
+	switch said := redact.Quote(r.message, c.secrets()...); {
 	case r.html:
 		text += ", an HTML page, which InfluxDB does not send: check host, port and the proxies on the way"
 	case said != "":
 		text += fmt.Sprintf(", saying %q", said)
 	}
-	return &verdict{text, kinds}
+	return failure.New(text, kinds...)
 }
 
 // meaning returns what a status says. A nil kind means that it is not known
@@ -107,7 +63,7 @@ func (c *cluster) meaning(r reply) (advice string, kind error) {
 		return "the cluster does not allow this to the root credential: write the admin_token of an administrator to config", issuer.ErrUnauthorized
 	case http.StatusNotFound:
 		if strings.TrimSpace(r.message) == textNoSuchPath {
-			return fmt.Sprintf("the server does not serve this path, as InfluxDB 3 %s does: check product, host and port in config", c.Product), issuer.ErrRefused
+			return fmt.Sprintf("the server does not serve this path, as %s does: check product, host and port in config", names[c.Product]), issuer.ErrRefused
 		}
 		return "the answer is not known to come from InfluxDB 3: check host and port in config", nil
 	case http.StatusMethodNotAllowed:

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 const pathPing = "/ping"
@@ -39,7 +40,7 @@ func (c *cluster) Inspect(ctx context.Context) (issuer.Server, error) {
 
 func (c *cluster) inspect(ctx context.Context) (server issuer.Server, err error) {
 	var said pingJSON
-	r, err := c.exchange(ctx, query{method: http.MethodGet, path: pathPing, want: http.StatusOK,
+	r, err := c.do(ctx, call{method: http.MethodGet, path: pathPing, want: http.StatusOK,
 		read: func(in io.Reader) (err error) {
 			said, err = decodePing(in)
 			return err
@@ -50,7 +51,7 @@ func (c *cluster) inspect(ctx context.Context) (server issuer.Server, err error)
 	}
 	build := cmp.Or(r.header.Get("X-Influxdb-Build"), said.ProductName)
 	text := cmp.Or(r.header.Get("X-Influxdb-Version"), said.Version)
-	server.Product, server.Version = c.productOf(build), quote(text)
+	server.Product, server.Version = c.productOf(build), redact.Quote(text)
 	switch {
 	case r.source != nil:
 		return server, invalid("%s", r.source)
@@ -93,14 +94,14 @@ func (c *cluster) productOf(build string) string {
 	case strings.Contains(lower, "core"):
 		return issuer.Core
 	}
-	return quote(build)
+	return redact.Quote(build)
 }
 
 // checkProduct returns an error if the server is not the configured product in a
 // version that is supported.
 func (c *cluster) checkProduct(build, text string, v version, known bool) error {
 	product := c.productOf(build)
-	is := cmp.Or(names[product], quote(build))
+	is := cmp.Or(names[product], redact.Quote(build))
 	switch {
 	case text == "":
 		return invalid("the server does not say that it is InfluxDB 3: check host and port in config")
@@ -109,7 +110,7 @@ func (c *cluster) checkProduct(build, text string, v version, known bool) error 
 	case product != "" && product != c.Product:
 		return invalid("the server is %s, and not %s: set product in config to what the server is", is, names[c.Product])
 	case !known:
-		return invalid("the server says version %q, which cannot be read", quote(text))
+		return invalid("the server says version %q, which cannot be read", redact.Quote(text))
 	case v.less(oldestVersion):
 		return invalid("the server is of version %s: %s or later is needed, which has named admin tokens", v, oldestVersion)
 	}

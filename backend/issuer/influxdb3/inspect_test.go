@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
 
@@ -94,7 +95,7 @@ func TestInspect_ServersThatAreNone(t *testing.T) {
 		"a secret as version":         {header("Core", "apiv3_5Ecr3t", 200, ""), "invalid", "redacted"},
 		"a secret as build":           {header("apiv3_5Ecr3t", "3.9.0", 200, ""), "invalid", "redacted"},
 		"a body that is no JSON":      {header("Core", "3.9.0", 200, "OK"), "ok", ""},
-		"a body of a megabyte":        {header("Core", "3.9.0", 200, strings.Repeat("a", maxAnswer+1)), "doubt", "longer"},
+		"a body of a megabyte":        {header("Core", "3.9.0", 200, strings.Repeat("a", httpapi.MaxAnswer+1)), "doubt", "longer"},
 		"product in the body only":    {answer(200, `{"product_name":"InfluxDB 3 Core","version":"3.9.0"}`), "ok", ""},
 		"Enterprise in the body only": {answer(200, `{"product_name":"InfluxDB 3 Enterprise","version":"3.9.0"}`), "invalid", "InfluxDB 3 Enterprise"},
 		"no product":                  {answer(200, `{"version":"3.9.0"}`), "ok", ""},

@@ -2,7 +2,6 @@ package influxdb3
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 const (
@@ -54,7 +54,7 @@ type permission struct {
 func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
 	token, err := c.issue(ctx, r)
 	if err != nil {
-		return issuer.Token{}, fmt.Errorf("issue token %q: %w", quote(r.Description), err)
+		return issuer.Token{}, fmt.Errorf("issue token %q: %w", redact.Quote(r.Description), err)
 	}
 	return token, nil
 }
@@ -64,12 +64,8 @@ func (c *cluster) issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 	if err != nil {
 		return issuer.Token{}, err
 	}
-	body, err := json.Marshal(o)
-	if err != nil {
-		return issuer.Token{}, notSent("encode the request", err)
-	}
 	var made createdJSON
-	answer, err := c.exchange(ctx, query{method: http.MethodPost, path: path, body: body, want: http.StatusCreated,
+	answer, err := c.do(ctx, call{method: http.MethodPost, path: path, body: o, want: http.StatusCreated,
 		read: func(in io.Reader) (err error) {
 			made, err = decodeCreated(in)
 			return err
@@ -116,7 +112,7 @@ func (c *cluster) expirySecs(expires time.Time) (int64, error) {
 		return 0, invalid("a token without an expiry is not issued, because its expiry ends it when it cannot be revoked: " +
 			"set a life of at most 10 years (rotation_ttl for the root credential)")
 	}
-	rest := expires.Sub(c.drivers.now())
+	rest := expires.Sub(c.drivers.options.Now())
 	switch {
 	case rest <= 0:
 		return 0, invalid("the expiry is not in the future")

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
 
@@ -49,7 +50,7 @@ func TestIssue_EveryFault(t *testing.T) {
 		{"201 without a body", applied(status(201, "")), "doubt", true},
 		{"201 with null", applied(status(201, "null")), "doubt", true},
 		{"201 with a page", applied(status(201, influxdb3server.Page)), "doubt", true},
-		{"201 of a megabyte", applied(status(201, strings.Repeat(" ", maxAnswer+1))), "doubt", true},
+		{"201 of a megabyte", applied(status(201, strings.Repeat(" ", httpapi.MaxAnswer+1))), "doubt", true},
 		{"200", applied(status(200, "{}")), "doubt", true},
 		{"another cluster", applied(fault{UUID: otherUUID}), "doubt", true},
 		{"201 without a cluster-uuid", applied(fault{Foreign: true}), "doubt", true},
@@ -62,6 +63,8 @@ func TestIssue_EveryFault(t *testing.T) {
 		{"415", status(415, "unacceptable content-type, expected: application/json"), "refused", false},
 		{"404 of a proxy", influxdb3server.ProxyAnswer("", 404), "doubt", false},
 		{"403 of a proxy", influxdb3server.ProxyAnswer("", 403), "doubt", false},
+		{"503 of a proxy", influxdb3server.ProxyAnswer("", 503), "doubt unreachable", false},
+		{"503 of another cluster", fault{Status: 503, UUID: otherUUID}, "doubt", false},
 		{"200 with the page of a proxy", influxdb3server.ProxyAnswer("", 200), "doubt", false},
 		{"400 of another cluster", fault{Status: 400, UUID: otherUUID}, "doubt", false},
 		{"401 of another cluster", fault{Status: 401, UUID: otherUUID}, "doubt", false},
@@ -147,7 +150,7 @@ func bodyOf(t *testing.T, d func(*Drivers) issuer.Driver, product string, now ti
 		}
 		w.WriteHeader(http.StatusBadRequest)
 	}))
-	s.Drivers.now = func() time.Time { return now }
+	s.Drivers.options.Now = func() time.Time { return now }
 	if _, err := d(s.Drivers).Open(s.cluster(product)).Issue(t.Context(), r); kindOf(err) != "invalid" {
 		t.Error(err)
 	}
@@ -213,7 +216,7 @@ func TestIssue_RefusesWithoutAsking(t *testing.T) {
 		{"* and names to read", issuer.Cloud, good(func(r *issuer.Request) { r.Read = []string{"db", "*"} }), "mixed"},
 		{"* and names to write", issuer.Cloud, good(func(r *issuer.Request) { r.Write = []string{"*", "db"} }), "mixed"},
 	} {
-		s.Drivers.now = func() time.Time { return now }
+		s.Drivers.options.Now = func() time.Time { return now }
 		_, err := s.Database().Open(s.cluster(c.product)).Issue(t.Context(), c.r)
 		if kindOf(err) != "invalid" || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", c.name, err)
@@ -334,12 +337,15 @@ func TestIssue_ChecksTheAnswer(t *testing.T) {
 		"an array":                  {"[" + body(nil) + "]", "doubt"},
 		"two answers":               {body(nil) + body(nil), "doubt"},
 		"half an answer":            {body(nil)[:50], "doubt"},
-		"an answer and white space": {body(nil) + strings.Repeat(" ", maxAnswer), "doubt"},
+		"an answer and white space": {body(nil) + strings.Repeat(" ", httpapi.MaxAnswer), "doubt"},
 	} {
 		s := newStage(t, answer(http.StatusCreated, c.body))
 		token, err := s.open().Issue(t.Context(), issuer.Request{Description: "a", ExpiresAt: wish})
 		if kindOf(err) != c.want || strings.Contains(texts(err), "5Ecr3t") || strings.Contains(texts(err), "7337") {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		if name == "null expiry" && !strings.Contains(err.Error(), "a token was created, but the answer says that it never expires") {
+			t.Errorf("%s: %v", name, err)
 		}
 		if want := (issuer.Token{ID: "a", Secret: issuer.NewSecret(secret)}); err == nil && token != want {
 			t.Errorf("%s: %+v", name, token)

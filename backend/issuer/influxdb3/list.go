@@ -2,7 +2,6 @@ package influxdb3
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,11 +27,8 @@ type queryJSON struct {
 // query that fails midway has status 200 as well, so that a list is complete only
 // if its JSON is.
 func (c *cluster) List(ctx context.Context, yield func(issuer.Info) error) error {
-	body, err := json.Marshal(queryJSON{DB: "_internal", Q: listTokens, Format: "json"})
-	if err != nil {
-		return fmt.Errorf("list tokens: %w", notSent("encode the request", err))
-	}
-	r, err := c.exchange(ctx, query{method: http.MethodPost, path: pathQuery, body: body, want: http.StatusOK,
+	r, err := c.do(ctx, call{method: http.MethodPost, path: pathQuery, want: http.StatusOK,
+		body: queryJSON{DB: "_internal", Q: listTokens, Format: "json"},
 		read: func(in io.Reader) error { return decodeList(in, yield) }})
 	switch {
 	case err != nil:

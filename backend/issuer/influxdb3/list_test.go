@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
 
@@ -78,9 +79,9 @@ func TestList_EveryFault(t *testing.T) {
 		{"null", fault{Status: 200, Body: "null"}, "doubt"},
 		{"the page of a proxy", influxdb3server.ProxyAnswer("", 200), "doubt"},
 		{"206", fault{Status: 206, Body: "[]"}, "doubt"},
-		{"a very long entry", fault{Status: 200, Body: `[{"name":"` + strings.Repeat("a", maxAnswer) + `"}]`}, "doubt"},
-		{"endless white space", fault{Status: 200, Body: "[" + strings.Repeat(" ", 3*maxAnswer) + "]"}, "doubt"},
-		{"white space after the array", fault{Status: 200, Body: "[]" + strings.Repeat(" ", 3*maxAnswer)}, "doubt"},
+		{"a very long entry", fault{Status: 200, Body: `[{"name":"` + strings.Repeat("a", httpapi.MaxAnswer) + `"}]`}, "doubt"},
+		{"endless white space", fault{Status: 200, Body: "[" + strings.Repeat(" ", 3*httpapi.MaxAnswer) + "]"}, "doubt"},
+		{"white space after the array", fault{Status: 200, Body: "[]" + strings.Repeat(" ", 3*httpapi.MaxAnswer)}, "doubt"},
 		{"another cluster", fault{Apply: true, UUID: otherUUID}, "doubt"},
 		{"no cluster-uuid", fault{Apply: true, Foreign: true}, "doubt"},
 		{"connection cut", fault{Cut: true}, "doubt unreachable"},

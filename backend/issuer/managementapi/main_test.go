@@ -19,43 +19,43 @@ import (
 )
 
 const (
-	accountID = "aaaaaaaa-0000-4000-8000-000000000001"
-	clusterID = "bbbbbbbb-0000-4000-8000-000000000002"
-	someID    = "cccccccc-0000-4000-8000-000000000003"
-	rootToken = "M.V1.rootROOTroot1234567890+/="
-	userAgent = "vault-plugin-secrets-influxdb/v0.0.0-test"
+	accountID      = "aaaaaaaa-0000-4000-8000-000000000001"
+	clusterID      = "bbbbbbbb-0000-4000-8000-000000000002"
+	someID         = "cccccccc-0000-4000-8000-000000000003"
+	rootCredential = "M.V1.rootROOTroot1234567890+/="
+	userAgent      = "vault-plugin-secrets-influxdb/v0.0.0-test"
 
 	shortPath = "/api/v0/tokens"
 	longPath  = "/api/v0/accounts/" + accountID + "/clusters/" + clusterID + "/tokens"
 )
 
-// A stage is a server with a driver for it, and a record of what came and went
-// between them.
-type stage struct {
+// A fixture is a server with a driver for it, and a record of their requests and
+// connections.
+type fixture struct {
 	*Driver
 	t      *testing.T
 	server *httptest.Server
 
 	mu     sync.Mutex // guards what follows
 	seen   []string   // method and path of each request
-	busy   int        // requests under way,
-	peak   int        // and at most
+	busy   int        // requests at this time
+	peak   int        // the largest value of busy
 	conns  map[net.Conn]http.ConnState
 	dialed int
 	pauses []time.Duration
 }
 
-// newStage serves handler and records all requests.
-func newStage(t *testing.T, handler http.HandlerFunc) *stage {
+// newFixture serves handler and records all requests.
+func newFixture(t *testing.T, handler http.HandlerFunc) *fixture {
 	t.Helper()
 	s := newUnstarted(t, handler)
 	s.server.Start()
 	return s
 }
 
-func newUnstarted(t *testing.T, handler http.HandlerFunc) *stage {
+func newUnstarted(t *testing.T, handler http.HandlerFunc) *fixture {
 	t.Helper()
-	s := &stage{t: t, conns: map[net.Conn]http.ConnState{}}
+	s := &fixture{t: t, conns: map[net.Conn]http.ConnState{}}
 	s.Driver = New(Config{UserAgent: userAgent, Pause: s.noPause})
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.enter(r)
@@ -68,7 +68,7 @@ func newUnstarted(t *testing.T, handler http.HandlerFunc) *stage {
 	return s
 }
 
-func (s *stage) enter(r *http.Request) {
+func (s *fixture) enter(r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen = append(s.seen, r.Method+" "+r.URL.Path)
@@ -76,13 +76,13 @@ func (s *stage) enter(r *http.Request) {
 	s.peak = max(s.peak, s.busy)
 }
 
-func (s *stage) leave() {
+func (s *fixture) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.busy--
 }
 
-func (s *stage) connection(c net.Conn, state http.ConnState) {
+func (s *fixture) connection(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch state {
@@ -97,7 +97,7 @@ func (s *stage) connection(c net.Conn, state http.ConnState) {
 }
 
 // noPause records a pause and does not wait.
-func (s *stage) noPause(ctx context.Context, d time.Duration) error {
+func (s *fixture) noPause(ctx context.Context, d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pauses = append(s.pauses, d)
@@ -105,7 +105,7 @@ func (s *stage) noPause(ctx context.Context, d time.Duration) error {
 }
 
 // requests returns the requests so far, of one method or of any.
-func (s *stage) requests(method string) (found []string) {
+func (s *fixture) requests(method string) (found []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.seen {
@@ -116,8 +116,8 @@ func (s *stage) requests(method string) (found []string) {
 	return found
 }
 
-// leftovers names connections on which a request is still under way.
-func (s *stage) leftovers() (left []string) {
+// leftovers returns the connections on which a request is still running.
+func (s *fixture) leftovers() (left []string) {
 	eventually(s.t, "no connection is busy", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -132,15 +132,15 @@ func (s *stage) leftovers() (left []string) {
 	return left
 }
 
-// cluster is the server as a cluster of some product.
-func (s *stage) cluster(product string) issuer.Cluster {
+// cluster returns the server as a cluster of a product.
+func (s *fixture) cluster(product string) issuer.Cluster {
 	s.t.Helper()
 	at, err := url.Parse(s.server.URL)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	c := issuer.Cluster{
-		Product: product, AccountID: accountID, ClusterID: clusterID, Root: issuer.NewSecret(rootToken),
+		Product: product, AccountID: accountID, ClusterID: clusterID, Root: issuer.NewSecret(rootCredential),
 		MaxParallel: 4, Timeout: 20 * time.Second,
 	}
 	if product == issuer.Clustered {
@@ -151,14 +151,15 @@ func (s *stage) cluster(product string) issuer.Cluster {
 	return c
 }
 
-// open returns the issuer of the server as a clustered one.
-func (s *stage) open() issuer.Issuer { return s.Open(s.cluster(issuer.Clustered)) }
+// open returns an issuer of the server as a cluster of InfluxDB Clustered.
+func (s *fixture) open() issuer.Issuer { return s.Open(s.cluster(issuer.Clustered)) }
 
-func (s *stage) issue(i issuer.Issuer, desc string) (issuer.Token, error) {
+func (s *fixture) issue(i issuer.Issuer, desc string) (issuer.Token, error) {
 	return i.Issue(s.t.Context(), request(desc))
 }
 
-// request asks for a token that may read and write one database for an hour.
+// request returns a request for a token that may read and write one database for
+// an hour.
 func request(desc string) issuer.Request {
 	return issuer.Request{
 		Description: desc, ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Second),
@@ -166,46 +167,46 @@ func request(desc string) issuer.Request {
 	}
 }
 
-// collect returns what a list yields.
+// collect returns all that List yields.
 func collect(ctx context.Context, i issuer.Issuer) (infos []issuer.Info, err error) {
 	err = i.List(ctx, func(info issuer.Info) error { infos = append(infos, info); return nil })
 	return infos, err
 }
 
-// A simulation is a stage on which the simulated cluster plays.
+// A simulation is a fixture whose server is the simulated cluster.
 type simulation struct {
-	*stage
+	*fixture
 	*simulator.Cluster
 }
 
-// simulate serves a cluster that has the paths of a product. With a contract,
-// every request and every answer is held against it.
-func simulate(t *testing.T, product string, held contract) *simulation {
+// simulate serves a cluster that has the paths of a product. With a contract, it
+// checks every request and every answer against the contract.
+func simulate(t *testing.T, product string, check contract) *simulation {
 	t.Helper()
-	sim := simulator.NewCluster(simulator.Options{Product: product, AccountID: accountID, ClusterID: clusterID, Root: rootToken})
+	sim := simulator.NewCluster(simulator.Options{Product: product, AccountID: accountID, ClusterID: clusterID, Root: rootCredential})
 	handler := sim.ServeHTTP
-	if held != nil {
-		handler = hold(t, held, product, sim)
+	if check != nil {
+		handler = checked(t, check, product, sim)
 	}
-	return &simulation{newStage(t, handler), sim}
+	return &simulation{newFixture(t, handler), sim}
 }
 
-// hold lets a handler answer and holds the exchange against a contract.
-func hold(t *testing.T, held contract, product string, handler http.Handler) http.HandlerFunc {
+// checked lets a handler answer and checks the exchange against a contract.
+func checked(t *testing.T, check contract, product string, handler http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		asked, err := io.ReadAll(r.Body)
+		requestBody, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
 		}
-		r.Body = io.NopCloser(bytes.NewReader(asked))
+		r.Body = io.NopCloser(bytes.NewReader(requestBody))
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
-		e := exchanged{
-			method: r.Method, path: r.URL.Path, header: r.Header, body: asked,
+		e := exchange{
+			method: r.Method, path: r.URL.Path, header: r.Header, body: requestBody,
 			status: answer.Code, answerHeader: answer.Header(), answer: answer.Body.Bytes(),
 		}
-		if err := held.judge(product, e); err != nil && r.Context().Err() == nil {
-			t.Errorf("%s %s, answered by %d: %v", r.Method, r.URL.Path, answer.Code, err)
+		if err := check.check(product, e); err != nil && r.Context().Err() == nil {
+			t.Errorf("%s %s, answer %d: %v", r.Method, r.URL.Path, answer.Code, err)
 		}
 		for name, values := range answer.Header() {
 			w.Header()[name] = values
@@ -215,7 +216,7 @@ func hold(t *testing.T, held contract, product string, handler http.Handler) htt
 	}
 }
 
-// usable tries to write with a token.
+// usable reports whether the cluster lets a token write.
 func (s *simulation) usable(ctx context.Context, token issuer.Secret) (bool, error) {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v2/write?bucket=db", bytes.NewReader([]byte("m v=1")))
 	r.Header.Set("Authorization", "Bearer "+token.Reveal())
@@ -230,8 +231,8 @@ func (s *simulation) usable(ctx context.Context, token issuer.Secret) (bool, err
 	return false, fmt.Errorf("status %d", answer.Code)
 }
 
-// described returns the ids of the tokens of a description, and whether any of
-// them lives.
+// described returns the IDs of the tokens with a description, and whether any of
+// them is active.
 func (s *simulation) described(desc string) (ids []string, live bool) {
 	for _, token := range s.Tokens() {
 		if token.Description == desc {
@@ -241,7 +242,8 @@ func (s *simulation) described(desc string) (ids []string, live bool) {
 	return ids, live
 }
 
-// eventually polls for what another goroutine does.
+// eventually waits until happened returns true. It polls, because another
+// goroutine decides.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -251,13 +253,13 @@ func eventually(t *testing.T, what string, happened func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Error("never: " + what)
+			t.Error("did not happen: " + what)
 			return
 		}
 	}
 }
 
-// status answers with a status and a body in the API's form.
+// status answers with a status and a message in the documented form.
 func status(code int, message string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { complain(w, code, message) }
 }
@@ -268,24 +270,24 @@ func complain(w http.ResponseWriter, code int, message string) {
 	fmt.Fprintf(w, `{"code":%d,"message":%q}`, code, message)
 }
 
-// script answers requests of a method and path by what stands there; the last
-// of several answers goes on for ever. Whatever has no entry is answered by 404
-// in no form of the API.
+// script answers requests by their method and path. The last of several answers
+// is repeated. A request without an entry gets a 404 that is not in the form of
+// the API, as from a proxy.
 func script(answers map[string][]http.HandlerFunc) http.HandlerFunc {
 	var mu sync.Mutex
 	return func(w http.ResponseWriter, r *http.Request) {
 		key := r.Method + " " + r.URL.Path
 		mu.Lock()
-		turn := slices.Clone(answers[key])
-		if len(turn) > 1 {
-			answers[key] = turn[1:]
+		next := slices.Clone(answers[key])
+		if len(next) > 1 {
+			answers[key] = next[1:]
 		}
 		mu.Unlock()
-		if len(turn) == 0 {
+		if len(next) == 0 {
 			http.Error(w, "default backend - 404", http.StatusNotFound)
 			return
 		}
-		turn[0](w, r)
+		next[0](w, r)
 	}
 }
 

@@ -14,14 +14,14 @@ import (
 // An API that does not answer costs the time of a few requests, not of one for
 // each token.
 func TestRevoke_HangingAPIEndsTheBatch(t *testing.T) {
-	s := newStage(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	where := s.cluster(issuer.Clustered)
-	where.MaxParallel, where.Timeout = 2, 100*time.Millisecond
+	s := newFixture(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	target := s.cluster(issuer.Clustered)
+	target.MaxParallel, target.Timeout = 2, 100*time.Millisecond
 	var ids []string
 	for i := range 40 {
 		ids = append(ids, fmt.Sprint("id-", i))
 	}
-	failed := s.Open(where).Revoke(t.Context(), ids...)
+	failed := s.Open(target).Revoke(t.Context(), ids...)
 	for _, id := range ids {
 		if !errors.Is(failed[id], issuer.ErrUnreachable) || !strings.Contains(fmt.Sprint(failed[id]), id) {
 			t.Errorf("%s: %v", id, failed[id])
@@ -29,6 +29,9 @@ func TestRevoke_HangingAPIEndsTheBatch(t *testing.T) {
 	}
 	if sent := s.requests(http.MethodDelete); len(sent) > 5 {
 		t.Errorf("%d requests", len(sent))
+	}
+	if sent := s.requests(http.MethodGet); len(sent) > 0 {
+		t.Errorf("read %d tokens after a timeout", len(sent))
 	}
 }
 
@@ -41,18 +44,18 @@ func TestErrors_SayTheLikelyCause(t *testing.T) {
 		status  int
 		want    []string
 	}{
-		{"wrong token or cluster", issuer.Dedicated, rootToken, 401, []string{"mgmt_token", "account_id and cluster_id"}},
-		{"not allowed", issuer.Dedicated, rootToken, 403, []string{"mgmt_token", "account_id and cluster_id"}},
-		{"wrong token or host", issuer.Clustered, rootToken, 401, []string{"mgmt_token", "host"}},
+		{"wrong token or cluster", issuer.Dedicated, rootCredential, 401, []string{"mgmt_token", "account_id and cluster_id"}},
+		{"not allowed", issuer.Dedicated, rootCredential, 403, []string{"mgmt_token", "account_id and cluster_id"}},
+		{"wrong token or host", issuer.Clustered, rootCredential, 401, []string{"mgmt_token", "host"}},
 		{"database token", issuer.Dedicated, "apiv1_" + strings.Repeat("aB3", 30), 401, []string{"mgmt_token", "database token", "influxctl management create"}},
 		{"database token, not allowed", issuer.Clustered, "apiv1_" + strings.Repeat("aB3", 30), 403, []string{"mgmt_token", "database token", "influxctl management create"}},
-		{"no such cluster", issuer.Dedicated, rootToken, 404, []string{"account_id", "cluster_id", "cluster not found"}},
+		{"no such cluster", issuer.Dedicated, rootCredential, 404, []string{"account_id", "cluster_id", "cluster not found"}},
 	} {
-		s := newStage(t, status(c.status, "cluster not found"))
-		where := s.cluster(c.product)
-		where.Root = issuer.NewSecret(c.root)
-		_, issue := s.issue(s.Open(where), "d")
-		_, list := collect(t.Context(), s.Open(where))
+		s := newFixture(t, status(c.status, "cluster not found"))
+		target := s.cluster(c.product)
+		target.Root = issuer.NewSecret(c.root)
+		_, issue := s.issue(s.Open(target), "d")
+		_, list := collect(t.Context(), s.Open(target))
 		for _, err := range []error{issue, list} {
 			for _, want := range c.want {
 				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "aB3aB3") {
@@ -64,7 +67,7 @@ func TestErrors_SayTheLikelyCause(t *testing.T) {
 }
 
 func TestErrors_InvalidRequest(t *testing.T) {
-	s := newStage(t, status(400, "database db does not exist"))
+	s := newFixture(t, status(400, "database db does not exist"))
 	if _, err := s.issue(s.open(), "d"); !errors.Is(err, issuer.ErrInvalid) || !strings.Contains(err.Error(), "database db does not exist") {
 		t.Error(err)
 	}
@@ -72,12 +75,12 @@ func TestErrors_InvalidRequest(t *testing.T) {
 
 func TestErrors_Unreachable(t *testing.T) {
 	for _, code := range []int{502, 503, 504} {
-		s := newStage(t, status(code, "x"))
+		s := newFixture(t, status(code, "x"))
 		if _, err := s.issue(s.open(), "d"); !errors.Is(err, issuer.ErrUnreachable) || errors.Is(err, issuer.ErrRefused) {
 			t.Errorf("%d: %v", code, err)
 		}
 	}
-	s := newStage(t, status(204, ""))
+	s := newFixture(t, status(204, ""))
 	s.server.Close()
 	if _, err := s.issue(s.open(), "d"); !errors.Is(err, issuer.ErrUnreachable) || !errors.Is(err, issuer.ErrRefused) {
 		t.Error(err)

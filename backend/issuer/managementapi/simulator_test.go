@@ -16,25 +16,25 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-func TestTheDriverConforms(t *testing.T) {
+func TestConformance_Simulator(t *testing.T) {
 	for _, c := range []struct {
 		name, product string
 		paths         string // of the product that the server is
-		held          contract
+		check         contract
 	}{
-		{"dedicated", issuer.Dedicated, simulator.Dedicated, theContract(t)},
-		{"clustered", issuer.Clustered, simulator.Clustered, theContract(t)},
+		{"dedicated", issuer.Dedicated, simulator.Dedicated, apiContract(t)},
+		{"clustered", issuer.Clustered, simulator.Clustered, apiContract(t)},
 		{"clustered with the paths of dedicated", issuer.Clustered, simulator.Dedicated, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			issuertest.Run(t, func(t *testing.T) issuertest.Subject {
-				s := simulate(t, c.paths, c.held)
-				where := s.cluster(c.product)
-				refused := where
+				s := simulate(t, c.paths, c.check)
+				target := s.cluster(c.product)
+				refused := target
 				refused.Root = issuer.NewSecret("M.V1.not+the+root+token+Aa1")
 				return issuertest.Subject{
-					Issuer: s.Open(where), Refused: s.Open(refused), Read: []string{"*"}, Write: []string{"db", "other"},
-					Secrets: []issuer.Secret{where.Root, refused.Root},
+					Issuer: s.Open(target), Refused: s.Open(refused), Read: []string{"*"}, Write: []string{"db", "other"},
+					Secrets: []issuer.Secret{target.Root, refused.Root},
 					Usable:  s.usable, Leftovers: s.leftovers,
 				}
 			})
@@ -42,22 +42,22 @@ func TestTheDriverConforms(t *testing.T) {
 	}
 }
 
-func TestALostAnswerLeavesATokenThatAListFinds(t *testing.T) {
+func TestIssue_LostAnswerLeavesAListedToken(t *testing.T) {
 	for name, fault := range map[string]simulator.Fault{
-		"cut after the commit":             {Cut: true},
-		"502 after the commit":             {Error: "bad gateway", Status: http.StatusBadGateway, Committed: true},
-		"504 after the commit":             {Error: "gateway timeout", Status: http.StatusGatewayTimeout, Committed: true},
-		"silence after the commit":         {Hang: simulator.After},
-		"an answer too late":               {LatencyAfter: simulator.Duration(time.Minute)},
-		"a patience that ends upstream":    {Error: "client closed request", Status: 499, Committed: true},
-		"a request that seems to time out": {Error: "request timeout", Status: http.StatusRequestTimeout, Committed: true},
+		"cut after the commit":       {Cut: true},
+		"502 after the commit":       {Error: "bad gateway", Status: http.StatusBadGateway, Committed: true},
+		"504 after the commit":       {Error: "gateway timeout", Status: http.StatusGatewayTimeout, Committed: true},
+		"no answer after the commit": {Hang: simulator.After},
+		"an answer too late":         {LatencyAfter: simulator.Duration(time.Minute)},
+		"a proxy that did not wait":  {Error: "client closed request", Status: 499, Committed: true},
+		"a request timeout":          {Error: "request timeout", Status: http.StatusRequestTimeout, Committed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := simulate(t, simulator.Dedicated, nil)
 			s.SetFaults(simulator.Faults{Create: fault})
-			where := s.cluster(issuer.Dedicated)
-			where.Timeout = 500 * time.Millisecond
-			if _, err := s.issue(s.Open(where), name); err == nil || errors.Is(err, issuer.ErrRefused) {
+			target := s.cluster(issuer.Dedicated)
+			target.Timeout = 500 * time.Millisecond
+			if _, err := s.issue(s.Open(target), name); err == nil || errors.Is(err, issuer.ErrRefused) {
 				t.Errorf("a token exists, error %v", err)
 			}
 			if sent := s.requests(http.MethodPost); len(sent) != 1 {
@@ -72,14 +72,14 @@ func TestALostAnswerLeavesATokenThatAListFinds(t *testing.T) {
 				t.Error(failed)
 			}
 			if ids, live := s.described(name); len(ids) != 1 || live {
-				t.Errorf("%d tokens, alive: %v", len(ids), live)
+				t.Errorf("%d tokens, active: %v", len(ids), live)
 			}
 		})
 	}
 }
 
-func TestATokenMayDoWhatWasAsked(t *testing.T) {
-	s := simulate(t, simulator.Clustered, theContract(t))
+func TestIssue_Permissions(t *testing.T) {
+	s := simulate(t, simulator.Clustered, apiContract(t))
 	for _, c := range []struct {
 		read, write []string
 		want        []simulator.Permission
@@ -91,15 +91,15 @@ func TestATokenMayDoWhatWasAsked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, _ := s.Token(token.ID)
-		if diff := cmp.Diff(c.want, made.Permissions); diff != "" || !made.ExpiresAt.IsZero() {
-			t.Errorf("expires %v; -want +got\n%s", made.ExpiresAt, diff)
+		created, _ := s.Token(token.ID)
+		if diff := cmp.Diff(c.want, created.Permissions); diff != "" || !created.ExpiresAt.IsZero() {
+			t.Errorf("expires %v; -want +got\n%s", created.ExpiresAt, diff)
 		}
 	}
 }
 
-func TestTheDeadAreDeadHoweverTheClusterSaysSo(t *testing.T) {
-	s := simulate(t, simulator.Dedicated, theContract(t))
+func TestRevoke_RevokedOrExpiredToken(t *testing.T) {
+	s := simulate(t, simulator.Dedicated, apiContract(t))
 	iss := s.Open(s.cluster(issuer.Dedicated))
 	expired := s.AddToken(simulator.Token{Kind: simulator.Database, ExpiresAt: time.Now().Add(-time.Minute)})
 	revoked := s.AddToken(simulator.Token{Kind: simulator.Database, RevokedAt: time.Now().Add(-time.Minute)})
@@ -109,7 +109,7 @@ func TestTheDeadAreDeadHoweverTheClusterSaysSo(t *testing.T) {
 	}
 }
 
-func TestARevocationWhoseAnswerIsLostIsFoundDone(t *testing.T) {
+func TestRevoke_LostAnswer(t *testing.T) {
 	for name, fault := range map[string]simulator.Fault{
 		"cut": {Cut: true, Times: 1}, "502": {Error: "bad gateway", Status: 502, Committed: true},
 	} {
@@ -122,41 +122,41 @@ func TestARevocationWhoseAnswerIsLostIsFoundDone(t *testing.T) {
 	}
 }
 
-func TestATokenThatMayLiveIsAnError(t *testing.T) {
+func TestRevoke_ActiveTokenIsAnError(t *testing.T) {
 	for name, faults := range map[string]simulator.Faults{
-		"refused":     {Revoke: simulator.Fault{Error: simulator.TextUnauthenticated}},
-		"forbidden":   {Revoke: simulator.Fault{Error: simulator.TextPermissionDenied}},
-		"in trouble":  {Revoke: simulator.Fault{Error: simulator.TextInternal}},
-		"not found":   {Revoke: simulator.Fault{Error: simulator.TextNotFound}}, // but shown alive
-		"invalid":     {Revoke: simulator.Fault{Error: simulator.TextInvalidArgument}},
-		"too many":    {Revoke: simulator.Fault{Error: simulator.TextResourceExhausted}},
-		"an outage":   {Outage: true},
-		"silent":      {Any: simulator.Fault{Hang: simulator.Before}},
-		"all is lost": {Any: simulator.Fault{Error: simulator.TextNotFound, Times: 1}, Get: simulator.Fault{Error: simulator.TextInternal}},
+		"refused":   {Revoke: simulator.Fault{Error: simulator.TextUnauthenticated}},
+		"forbidden": {Revoke: simulator.Fault{Error: simulator.TextPermissionDenied}},
+		"internal":  {Revoke: simulator.Fault{Error: simulator.TextInternal}},
+		"not found": {Revoke: simulator.Fault{Error: simulator.TextNotFound}}, // but listed as active
+		"invalid":   {Revoke: simulator.Fault{Error: simulator.TextInvalidArgument}},
+		"too many":  {Revoke: simulator.Fault{Error: simulator.TextResourceExhausted}},
+		"an outage": {Outage: true},
+		"no answer": {Any: simulator.Fault{Hang: simulator.Before}},
+		"unclear":   {Any: simulator.Fault{Error: simulator.TextNotFound, Times: 1}, Get: simulator.Fault{Error: simulator.TextInternal}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := simulate(t, simulator.Dedicated, nil)
 			token := s.AddToken(simulator.Token{Kind: simulator.Database})
 			s.SetFaults(faults)
-			where := s.cluster(issuer.Dedicated)
-			where.Timeout = 300 * time.Millisecond
-			err := s.Open(where).Revoke(t.Context(), token.ID)[token.ID]
+			target := s.cluster(issuer.Dedicated)
+			target.Timeout = 300 * time.Millisecond
+			err := s.Open(target).Revoke(t.Context(), token.ID)[token.ID]
 			if err == nil || errors.Is(err, issuer.ErrUnknown) {
-				t.Errorf("it lives, error %v", err)
+				t.Errorf("it is active, error %v", err)
 			}
 		})
 	}
 }
 
-func TestNoMoreRequestsAtATimeThanAllowed(t *testing.T) {
+func TestMaxParallel_LimitsRequests(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	s.SetFaults(simulator.Faults{Any: simulator.Fault{Latency: simulator.Duration(20 * time.Millisecond)}})
-	where := s.cluster(issuer.Clustered)
-	where.MaxParallel = 3
+	target := s.cluster(issuer.Clustered)
+	target.MaxParallel = 3
 	var all sync.WaitGroup
 	for i := range 6 {
 		all.Go(func() {
-			iss := s.Open(where)
+			iss := s.Open(target)
 			token, err := s.issue(iss, fmt.Sprint(i))
 			if err != nil {
 				t.Error(err)
@@ -174,20 +174,20 @@ func TestNoMoreRequestsAtATimeThanAllowed(t *testing.T) {
 	for range 12 {
 		ids = append(ids, s.AddToken(simulator.Token{Kind: simulator.Database}).ID)
 	}
-	if failed := s.Open(where).Revoke(t.Context(), ids...); len(failed) > 0 {
+	if failed := s.Open(target).Revoke(t.Context(), ids...); len(failed) > 0 {
 		t.Error(failed)
 	}
-	if s.peak != where.MaxParallel {
-		t.Errorf("%d at a time, want %d", s.peak, where.MaxParallel)
+	if s.peak != target.MaxParallel {
+		t.Errorf("%d at a time, want %d", s.peak, target.MaxParallel)
 	}
 }
 
-func TestConnectionsAreUsedAgain(t *testing.T) {
+func TestConnections_AreReused(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	for i := range 10 {
-		where := s.cluster(issuer.Clustered)
-		where.Timeout += time.Duration(i) // and after a change that does not matter to a connection
-		iss := s.Open(where)
+		target := s.cluster(issuer.Clustered)
+		target.Timeout += time.Duration(i) // a change that does not concern the connection
+		iss := s.Open(target)
 		token, err := s.issue(iss, "again")
 		if err != nil {
 			t.Fatal(err)
@@ -199,7 +199,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s.dialed > 5 { // of two requests at a time, one may dial while the other's connection falls idle
+	if s.dialed > 5 { // one of two requests may dial while the connection of the other becomes idle
 		t.Errorf("%d connections for %d requests", s.dialed, len(s.requests("")))
 	}
 }
@@ -207,15 +207,15 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 // maxEndpoints is how many clusters the driver keeps connections for.
 const maxEndpoints = 64
 
-func TestConfigsThatHaveChangedLeaveNothingBehind(t *testing.T) {
+func TestConnections_OfOldConfigsAreClosed(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	if _, err := collect(t.Context(), s.open()); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 * maxEndpoints {
-		where := s.cluster(issuer.Clustered)
-		where.Host = fmt.Sprintf("cluster-%d.invalid", i)
-		s.Open(where)
+		target := s.cluster(issuer.Clustered)
+		target.Host = fmt.Sprintf("cluster-%d.invalid", i)
+		s.Open(target)
 	}
 	eventually(t, "the connection is closed", func() bool {
 		s.mu.Lock()
@@ -224,22 +224,22 @@ func TestConfigsThatHaveChangedLeaveNothingBehind(t *testing.T) {
 	})
 }
 
-func TestTheEndpointUsedLastIsKept(t *testing.T) {
+func TestConnections_OfRecentConfigsAreKept(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	for i := range 2 * maxEndpoints {
 		if _, err := collect(t.Context(), s.open()); err != nil {
 			t.Fatal(err)
 		}
-		where := s.cluster(issuer.Clustered)
-		where.Host = fmt.Sprintf("cluster-%d.invalid", i)
-		s.Open(where)
+		target := s.cluster(issuer.Clustered)
+		target.Host = fmt.Sprintf("cluster-%d.invalid", i)
+		s.Open(target)
 	}
 	if s.dialed != 1 {
 		t.Errorf("%d connections", s.dialed)
 	}
 }
 
-func TestALongListIsStreamed(t *testing.T) {
+func TestList_StreamsALongList(t *testing.T) {
 	s := simulate(t, simulator.Clustered, nil)
 	const n = 20_000
 	s.AddTokens(n, simulator.Token{Kind: simulator.Database, Description: "many"})
@@ -249,8 +249,8 @@ func TestALongListIsStreamed(t *testing.T) {
 	}
 }
 
-func TestThePathThatIsServedIsLookedForOnce(t *testing.T) {
-	s := simulate(t, simulator.Dedicated, nil) // only the long path
+func TestCollection_IsFoundOnce(t *testing.T) {
+	s := simulate(t, simulator.Dedicated, nil) // serves only the path with IDs
 	token := s.AddToken(simulator.Token{Kind: simulator.Database})
 	if failed := s.open().Revoke(t.Context(), token.ID); len(failed) > 0 {
 		t.Fatal(failed)

@@ -19,8 +19,8 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
 )
 
-// is names the kind of an error.
-func is(err error) string {
+// kindOf names the kind of an error.
+func kindOf(err error) string {
 	switch {
 	case err == nil:
 		return "ok"
@@ -34,12 +34,12 @@ func is(err error) string {
 	return "doubt"
 }
 
-func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
+func TestStatus_ErrorOfEachMethod(t *testing.T) {
 	for _, c := range []struct {
-		status             int
-		mint, revoke, list string
+		status              int
+		issue, revoke, list string
 	}{
-		{200, "doubt", "doubt", "doubt"}, // with a body that says nothing
+		{200, "doubt", "doubt", "doubt"}, // with an empty body
 		{201, "doubt", "doubt", "doubt"},
 		{202, "doubt", "doubt", "doubt"},
 		{204, "doubt", "ok", "doubt"},
@@ -52,7 +52,7 @@ func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
 		{400, "refused", "refused", "refused"},
 		{401, "unauthorized", "unauthorized", "unauthorized"},
 		{403, "unauthorized", "unauthorized", "unauthorized"},
-		{404, "refused", "refused", "refused"}, // and no collection anywhere
+		{404, "refused", "refused", "refused"}, // and no collection at any path
 		{405, "refused", "refused", "refused"},
 		{407, "refused", "refused", "refused"},
 		{408, "doubt", "doubt", "doubt"},
@@ -68,12 +68,12 @@ func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
 		{599, "doubt", "doubt", "doubt"},
 		{999, "doubt", "doubt", "doubt"},
 	} {
-		s := newStage(t, status(c.status, "what it says"))
-		_, mint := s.issue(s.open(), "d")
+		s := newFixture(t, status(c.status, "a message"))
+		_, issue := s.issue(s.open(), "d")
 		revoke := s.open().Revoke(t.Context(), someID)[someID]
 		_, list := collect(t.Context(), s.open())
-		if is(mint) != c.mint || is(revoke) != c.revoke || is(list) != c.list {
-			t.Errorf("%d:\nmint %s: %v\nrevoke %s: %v\nlist %s: %v", c.status, is(mint), mint, is(revoke), revoke, is(list), list)
+		if kindOf(issue) != c.issue || kindOf(revoke) != c.revoke || kindOf(list) != c.list {
+			t.Errorf("%d:\nissue %s: %v\nrevoke %s: %v\nlist %s: %v", c.status, kindOf(issue), issue, kindOf(revoke), revoke, kindOf(list), list)
 		}
 		if sent := s.requests(http.MethodPost); len(sent) != 1 {
 			t.Errorf("%d: sent %q", c.status, sent)
@@ -81,10 +81,10 @@ func TestEveryStatusIsTakenForWhatItSays(t *testing.T) {
 	}
 }
 
-func TestWhatBecameOfATokenIsAskedFor(t *testing.T) {
-	const dead = `{"id":"` + someID + `","description":"d","revokedAt":"2026-01-02T03:04:05.678Z"}`
-	const gone = `{"id":"` + someID + `","description":"d","expiresAt":"2026-01-02T03:04:05Z"}`
-	const alive = `{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}`
+func TestRevoke_ReadsTheTokenAfterAnError(t *testing.T) {
+	const revoked = `{"id":"` + someID + `","description":"d","revokedAt":"2026-01-02T03:04:05.678Z"}`
+	const expired = `{"id":"` + someID + `","description":"d","expiresAt":"2026-01-02T03:04:05Z"}`
+	const active = `{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}`
 	const other = `{"id":"` + clusterID + `","description":"d","revokedAt":"2026-01-02T03:04:05Z"}`
 	unknown := status(404, "token not found")
 	for _, c := range []struct {
@@ -92,55 +92,55 @@ func TestWhatBecameOfATokenIsAskedFor(t *testing.T) {
 		remove, get http.HandlerFunc
 		want        string
 	}{
-		{"revoked before", status(404, "x"), text(dead), "ok"},
-		{"expired before", status(409, "x"), text(gone), "ok"},
-		{"committed behind a gateway", status(502, "x"), text(dead), "ok"},
-		{"deleted with another status", status(200, "x"), text(dead), "ok"},
-		{"accepted", status(202, "x"), text(alive), "doubt"},
-		{"never known", unknown, unknown, "unknown"},
-		{"gone after trouble", status(503, "x"), unknown, "unknown"},
-		{"alive though not found", unknown, text(alive), "refused"},
-		{"alive after trouble", status(500, "x"), text(alive), "doubt"},
+		{"revoked before", status(404, "x"), text(revoked), "ok"},
+		{"expired before", status(409, "x"), text(expired), "ok"},
+		{"revoked, 502 from a proxy", status(502, "x"), text(revoked), "ok"},
+		{"revoked with another status", status(200, "x"), text(revoked), "ok"},
+		{"accepted", status(202, "x"), text(active), "doubt"},
+		{"unknown", unknown, unknown, "unknown"},
+		{"unknown after a server error", status(503, "x"), unknown, "unknown"},
+		{"active, but 404", unknown, text(active), "refused"},
+		{"active after a server error", status(500, "x"), text(active), "doubt"},
 		{"about another token", unknown, text(other), "refused"},
 		{"about no token", unknown, text(`{}`), "refused"},
 		{"null", unknown, text(`null`), "refused"},
-		{"a page", unknown, text(`<html>welcome</html>`), "refused"},
-		{"silence", unknown, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "refused"},
-		{"trouble", unknown, status(500, "x"), "refused"},
+		{"a web page", unknown, text(`<html>welcome</html>`), "refused"},
+		{"no answer", unknown, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "refused"},
+		{"server error", unknown, status(500, "x"), "refused"},
 	} {
 		one := " " + shortPath + "/" + someID
-		s := newStage(t, script(map[string][]http.HandlerFunc{
+		s := newFixture(t, script(map[string][]http.HandlerFunc{
 			"DELETE" + one: {c.remove}, "GET" + one: {c.get}, "GET " + shortPath: {text(`[]`)},
 		}))
-		if err := s.open().Revoke(t.Context(), someID)[someID]; is(err) != c.want {
-			t.Errorf("%s: %s, want %s: %v", c.name, is(err), c.want, err)
+		if err := s.open().Revoke(t.Context(), someID)[someID]; kindOf(err) != c.want {
+			t.Errorf("%s: %s, want %s: %v", c.name, kindOf(err), c.want, err)
 		}
 	}
 }
 
-func TestA404ThatIsNotTheClustersProvesNothing(t *testing.T) {
+func TestRevoke_NotFoundFromAProxy(t *testing.T) {
 	page := func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "default backend - 404", http.StatusNotFound)
 	}
 	one := " " + shortPath + "/" + someID
-	s := newStage(t, script(map[string][]http.HandlerFunc{
-		"GET " + shortPath: {text(`[]`), text(`[]`), page}, // the cluster goes away behind its proxy
+	s := newFixture(t, script(map[string][]http.HandlerFunc{
+		"GET " + shortPath: {text(`[]`), text(`[]`), page}, // then only the proxy answers
 		"DELETE" + one:     {status(404, "token not found"), page},
 		"GET" + one:        {status(404, "token not found"), page},
 	}))
 	if _, err := collect(t.Context(), s.open()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.open().Revoke(t.Context(), someID)[someID]; is(err) != "unknown" {
-		t.Errorf("of a cluster that is there: %v", err)
+	if err := s.open().Revoke(t.Context(), someID)[someID]; kindOf(err) != "unknown" {
+		t.Errorf("of a cluster that answers: %v", err)
 	}
 	if err := s.open().Revoke(t.Context(), someID)[someID]; err == nil || errors.Is(err, issuer.ErrUnknown) {
-		t.Errorf("of a cluster that has gone: %v", err)
+		t.Errorf("of a cluster that does not answer: %v", err)
 	}
 }
 
-func TestAStrangeCollectionIsNoProofOfThePath(t *testing.T) {
-	s := newStage(t, script(map[string][]http.HandlerFunc{
+func TestCollection_MustBeAList(t *testing.T) {
+	s := newFixture(t, script(map[string][]http.HandlerFunc{
 		"DELETE " + shortPath + "/" + someID: {status(404, "x")}, "GET " + shortPath: {text(`<html>log in</html>`)},
 	}))
 	if err := s.open().Revoke(t.Context(), someID)[someID]; err == nil || errors.Is(err, issuer.ErrUnknown) {
@@ -148,8 +148,8 @@ func TestAStrangeCollectionIsNoProofOfThePath(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoIDIsNotSent(t *testing.T) {
-	s := newStage(t, status(204, ""))
+func TestRevoke_ImplausibleIDIsNotSent(t *testing.T) {
+	s := newFixture(t, status(204, ""))
 	for _, id := range []string{"", ".", "..", "a/b", "?", "%2e", "ü", strings.Repeat("a", 129)} {
 		if err := s.open().Revoke(t.Context(), id)[id]; !errors.Is(err, issuer.ErrRefused) {
 			t.Errorf("%q: %v", id, err)
@@ -160,7 +160,7 @@ func TestWhatIsNoIDIsNotSent(t *testing.T) {
 	}
 }
 
-func TestTheKindOfExpiryIsSaidWhenItIsAskedFor(t *testing.T) {
+func TestIssue_ExpirationTypeOnRequest(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		expires time.Time
@@ -169,10 +169,10 @@ func TestTheKindOfExpiryIsSaidWhenItIsAskedFor(t *testing.T) {
 		{"datetime", time.Date(2030, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), `{"description":"d","permissions":[],"expiresAt":"2030-01-02T02:04:05Z","expirationType":"datetime"}`},
 		{"never", time.Time{}, `{"description":"d","permissions":[],"expirationType":"noExpiration"}`},
 	} {
-		var orders []string
-		s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
+		var bodies []string
+		s := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
-			orders = append(orders, string(body))
+			bodies = append(bodies, string(body))
 			if !strings.Contains(string(body), "expirationType") {
 				complain(w, 400, "missing property: ExpirationType")
 				return
@@ -182,17 +182,17 @@ func TestTheKindOfExpiryIsSaidWhenItIsAskedFor(t *testing.T) {
 		if _, err := s.open().Issue(t.Context(), issuer.Request{Description: "d", ExpiresAt: c.expires}); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if len(orders) != 2 || orders[1] != c.want {
-			t.Errorf("%s: %q", c.name, orders)
+		if len(bodies) != 2 || bodies[1] != c.want {
+			t.Errorf("%s: %q", c.name, bodies)
 		}
 	}
-	s := newStage(t, status(400, "expirationType is not known"))
-	if _, err := s.issue(s.open(), "d"); is(err) != "refused" || len(s.requests("")) != 2 {
+	s := newFixture(t, status(400, "expirationType is not known"))
+	if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
 		t.Errorf("%v after %q", err, s.requests(""))
 	}
 }
 
-func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
+func TestIssue_UnclearAnswerIsNoRefusal(t *testing.T) {
 	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	answer := func(id, token string, expires time.Time) string {
 		text, err := json.Marshal(map[string]any{"id": id, "accessToken": token, "expiresAt": expires})
@@ -203,37 +203,37 @@ func TestAMintWhoseAnswerIsNotUnderstoodLeavesDoubt(t *testing.T) {
 	}
 	const secret = "apiv1_5Ecr3t5Ecr3t5Ecr3t5Ecr3t5Ecr3t"
 	for name, body := range map[string]string{
-		"nothing":               ``,
-		"null":                  `null`,
-		"an array":              `[` + answer(someID, secret, expires) + `]`,
-		"a page":                `<html>welcome</html>`,
-		"half a token":          answer(someID, secret, expires)[:60],
-		"no id":                 answer("", secret, expires),
-		"an id with a path":     answer("../x", secret, expires),
-		"no secret":             answer(someID, "", expires),
-		"the root token":        answer(someID, rootToken, expires),
-		"no expiry":             answer(someID, secret, time.Unix(0, 0)),
-		"a later expiry":        answer(someID, secret, expires.Add(time.Minute)),
-		"a time that is none":   `{"id":"` + someID + `","accessToken":"` + secret + `","expiresAt":"` + secret + `"}`,
-		"a secret for a number": `{"id":5,"accessToken":"` + secret + `"}`,
-		"more than fits":        answer(someID, secret+strings.Repeat("A", httpapi.MaxAnswer), expires),
-		"an answer with a tail": answer(someID, secret, expires) + strings.Repeat(" ", httpapi.MaxAnswer) + "}",
-		"a second token":        answer(someID, secret, expires) + answer(someID, secret, expires),
+		"nothing":             ``,
+		"null":                `null`,
+		"an array":            `[` + answer(someID, secret, expires) + `]`,
+		"a web page":          `<html>welcome</html>`,
+		"half an answer":      answer(someID, secret, expires)[:60],
+		"no id":               answer("", secret, expires),
+		"an id with a path":   answer("../x", secret, expires),
+		"no secret":           answer(someID, "", expires),
+		"the root credential": answer(someID, rootCredential, expires),
+		"no expiry":           answer(someID, secret, time.Unix(0, 0)),
+		"a later expiry":      answer(someID, secret, expires.Add(time.Minute)),
+		"an invalid time":     `{"id":"` + someID + `","accessToken":"` + secret + `","expiresAt":"` + secret + `"}`,
+		"a number for an id":  `{"id":5,"accessToken":"` + secret + `"}`,
+		"a long secret":       answer(someID, secret+strings.Repeat("A", httpapi.MaxAnswer), expires),
+		"a long tail":         answer(someID, secret, expires) + strings.Repeat(" ", httpapi.MaxAnswer) + "}",
+		"a second token":      answer(someID, secret, expires) + answer(someID, secret, expires),
 	} {
-		s := newStage(t, text(body))
+		s := newFixture(t, text(body))
 		_, err := s.open().Issue(t.Context(), issuer.Request{Description: "d", ExpiresAt: expires})
 		if err == nil || errors.Is(err, issuer.ErrRefused) || strings.Contains(err.Error(), "5Ecr3t") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s := newStage(t, text(answer(someID, secret, expires.Add(-time.Minute)))) // a cluster may cap it
+	s := newFixture(t, text(answer(someID, secret, expires.Add(-time.Minute)))) // a cluster may limit the lifetime
 	token, err := s.open().Issue(t.Context(), issuer.Request{Description: "d", ExpiresAt: expires})
 	if want := (issuer.Token{ID: someID, Secret: issuer.NewSecret(secret)}); err != nil || token != want {
 		t.Errorf("%v, %v", token, err)
 	}
 }
 
-// texts returns what an error says, and all errors that it wraps.
+// texts returns the text of an error and of all errors that it wraps.
 func texts(err error) string {
 	all := err.Error()
 	switch e := err.(type) {
@@ -249,53 +249,53 @@ func texts(err error) string {
 	return all
 }
 
-func TestNoErrorHoldsASecret(t *testing.T) {
-	const minted = "apiv1_m1nted/M1NTED"
-	const stranger = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
+func TestErrors_HoldNoSecret(t *testing.T) {
+	const newToken = "apiv1_m1nted/M1NTED"
+	const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 	for code := 200; code < 600; code += 10 {
-		s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
+		s := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
 			_, root, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			complain(w, code, "got "+root+" for "+minted+" of "+stranger+` {"accessToken":"plain"}`)
+			complain(w, code, "got "+root+" for "+newToken+" of "+jwt+` {"accessToken":"plain"}`)
 		})
-		for _, root := range []string{"M.V1.r00t+R00T", "0f-n0-known-shape"} {
-			where := s.cluster(issuer.Clustered)
-			where.Root = issuer.NewSecret(root)
-			_, mint := s.issue(s.Open(where), "d")
-			_, list := collect(t.Context(), s.Open(where))
-			for _, err := range []error{mint, list, s.Open(where).Revoke(t.Context(), someID)[someID]} {
-				for _, secret := range []string{root, minted, stranger, "plain"} {
+		for _, root := range []string{"M.V1.r00t+R00T", "0f-n0-known-f0rm"} {
+			target := s.cluster(issuer.Clustered)
+			target.Root = issuer.NewSecret(root)
+			_, issue := s.issue(s.Open(target), "d")
+			_, list := collect(t.Context(), s.Open(target))
+			for _, err := range []error{issue, list, s.Open(target).Revoke(t.Context(), someID)[someID]} {
+				for _, secret := range []string{root, newToken, jwt, "plain"} {
 					if strings.Contains(texts(err), secret) {
 						t.Errorf("%d: %v", code, err)
 					}
 				}
-				if said := strings.Contains(texts(err), "got [redacted]"); said != (code >= 300) {
-					t.Errorf("%d: the rest should be told: %v", code, err)
+				if quoted := strings.Contains(texts(err), "got [redacted]"); quoted != (code >= 300) {
+					t.Errorf("%d: the rest must be quoted: %v", code, err)
 				}
 			}
 		}
 	}
 }
 
-func TestARefusedRootIsNotTriedFurther(t *testing.T) {
+func TestRevoke_RefusedRootCredentialSendsOneRequest(t *testing.T) {
 	for _, code := range []int{401, 403} {
-		s := newStage(t, status(code, "no"))
-		if err := s.open().Revoke(t.Context(), someID, someID, someID)[someID]; is(err) != "unauthorized" || len(s.requests("")) != 1 {
+		s := newFixture(t, status(code, "no"))
+		if err := s.open().Revoke(t.Context(), someID, someID, someID)[someID]; kindOf(err) != "unauthorized" || len(s.requests("")) != 1 {
 			t.Errorf("%d: %v after %q", code, err, s.requests(""))
 		}
 	}
 }
 
-func TestPartOfAListIsNoList(t *testing.T) {
-	s := newStage(t, func(w http.ResponseWriter, _ *http.Request) {
+func TestList_PartialContentIsAnError(t *testing.T) {
+	s := newFixture(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusPartialContent)
 		io.WriteString(w, `[]`)
 	})
-	if _, err := collect(t.Context(), s.open()); is(err) != "doubt" {
+	if _, err := collect(t.Context(), s.open()); kindOf(err) != "doubt" {
 		t.Error(err)
 	}
 }
 
-func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
+func TestErrors_QuoteTheMessage(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"code":409,"message":"a token of this\n  description exists"}`: `with the message "a token of this description exists"`,
 		`{"code":"conflict","message":"it exists"}`:                      `with the message "it exists"`,
@@ -303,7 +303,7 @@ func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 		`<html>it exists</html>`:                                         "409 Conflict",
 		`{"message":"it exists"}`:                                        "409 Conflict",
 	} {
-		s := newStage(t, func(w http.ResponseWriter, _ *http.Request) {
+		s := newFixture(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(http.StatusConflict)
 			io.WriteString(w, body)
@@ -312,61 +312,61 @@ func TestWhatTheClusterSaysIsPassedOn(t *testing.T) {
 		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "7s") || len(err.Error()) > 500 {
 			t.Errorf("%s: %v", body, err)
 		}
-		if said := strings.Contains(err.Error(), "with the message"); said != strings.HasPrefix(want, "with the message") && want != "long …" {
+		if quoted := strings.Contains(err.Error(), "with the message"); quoted != strings.HasPrefix(want, "with the message") && want != "long …" {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
 }
 
-func TestARequestIsWhatTheAPIWants(t *testing.T) {
+func TestIssue_Request(t *testing.T) {
 	var got http.Header
 	var body string
-	s := newStage(t, func(w http.ResponseWriter, r *http.Request) {
+	s := newFixture(t, func(w http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
 		got, body = r.Header.Clone(), string(text)
 		w.WriteHeader(http.StatusTeapot)
 	})
 	expires := time.Date(2030, 1, 2, 3, 4, 5, 999, time.FixedZone("", -3600))
 	_, err := s.open().Issue(t.Context(), issuer.Request{Description: `a "b" <c>`, ExpiresAt: expires, Read: []string{"r"}, Write: []string{"*"}})
-	if is(err) != "refused" {
+	if kindOf(err) != "refused" {
 		t.Error(err)
 	}
 	got.Del("Content-Length")
 	want := http.Header{
-		"Accept": {"application/json"}, "Accept-Encoding": {"gzip"}, "Authorization": {"Bearer " + rootToken},
+		"Accept": {"application/json"}, "Accept-Encoding": {"gzip"}, "Authorization": {"Bearer " + rootCredential},
 		"Content-Type": {"application/json"}, "User-Agent": {userAgent},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("-want +got\n" + diff)
 	}
-	const order = `{"description":"a \"b\" \u003cc\u003e","permissions":[{"action":"read","resource":"r"},{"action":"write","resource":"*"}],"expiresAt":"2030-01-02T04:04:05Z"}`
-	if body != order {
+	const wantBody = `{"description":"a \"b\" \u003cc\u003e","permissions":[{"action":"read","resource":"r"},{"action":"write","resource":"*"}],"expiresAt":"2030-01-02T04:04:05Z"}`
+	if body != wantBody {
 		t.Error(body)
 	}
 }
 
-func TestAClusterThatIsNotConfiguredIsNotAsked(t *testing.T) {
-	s := newStage(t, status(204, ""))
-	root := issuer.NewSecret(rootToken)
+func TestConfig_IncompleteSendsNothing(t *testing.T) {
+	s := newFixture(t, status(204, ""))
+	root := issuer.NewSecret(rootCredential)
 	for name, c := range map[string]issuer.Cluster{
-		"no product":         {Host: "127.0.0.1", Root: root},
-		"another product":    {Product: "core", Host: "127.0.0.1", Root: root},
-		"no ids":             {Product: issuer.Dedicated, APIURL: s.server.URL, Root: root},
-		"no host":            {Product: issuer.Clustered, Root: root},
-		"a strange host":     {Product: issuer.Clustered, Host: "a/b", Root: root},
-		"api_url, a path":    {Product: issuer.Clustered, APIURL: s.server.URL + "/api", Root: root},
-		"api_url, a user":    {Product: issuer.Clustered, APIURL: "http://user:passw0rd@127.0.0.1", Root: root},
-		"api_url, a query":   {Product: issuer.Clustered, APIURL: s.server.URL + "?", Root: root},
-		"api_url, no scheme": {Product: issuer.Clustered, APIURL: "127.0.0.1:80", Root: root},
-		"api_url, a file":    {Product: issuer.Clustered, APIURL: "file:///etc/passwd", Root: root},
-		"a CA that is none":  {Product: issuer.Clustered, APIURL: s.server.URL, CACert: "passw0rd", Root: root},
-		"a key that is none": {Product: issuer.Clustered, APIURL: s.server.URL, ClientCert: "x", ClientKey: issuer.NewSecret("passw0rd"), Root: root},
-		"a token in lines":   {Product: issuer.Clustered, APIURL: s.server.URL, Root: issuer.NewSecret("passw0rd\r\nX: y")},
+		"no product":                          {Host: "127.0.0.1", Root: root},
+		"another product":                     {Product: "core", Host: "127.0.0.1", Root: root},
+		"no ids":                              {Product: issuer.Dedicated, APIURL: s.server.URL, Root: root},
+		"no host":                             {Product: issuer.Clustered, Root: root},
+		"a host with a path":                  {Product: issuer.Clustered, Host: "a/b", Root: root},
+		"api_url, a path":                     {Product: issuer.Clustered, APIURL: s.server.URL + "/api", Root: root},
+		"api_url, a user":                     {Product: issuer.Clustered, APIURL: "http://user:passw0rd@127.0.0.1", Root: root},
+		"api_url, a query":                    {Product: issuer.Clustered, APIURL: s.server.URL + "?", Root: root},
+		"api_url, no scheme":                  {Product: issuer.Clustered, APIURL: "127.0.0.1:80", Root: root},
+		"api_url, a file":                     {Product: issuer.Clustered, APIURL: "file:///etc/passwd", Root: root},
+		"an invalid CA":                       {Product: issuer.Clustered, APIURL: s.server.URL, CACert: "passw0rd", Root: root},
+		"an invalid key":                      {Product: issuer.Clustered, APIURL: s.server.URL, ClientCert: "x", ClientKey: issuer.NewSecret("passw0rd"), Root: root},
+		"a root credential with a line break": {Product: issuer.Clustered, APIURL: s.server.URL, Root: issuer.NewSecret("passw0rd\r\nX: y")},
 	} {
 		iss := s.Open(c)
-		_, mint := s.issue(iss, "d")
+		_, issue := s.issue(iss, "d")
 		_, list := collect(t.Context(), iss)
-		for _, err := range []error{mint, list, iss.Revoke(t.Context(), someID)[someID]} {
+		for _, err := range []error{issue, list, iss.Revoke(t.Context(), someID)[someID]} {
 			if !errors.Is(err, issuer.ErrRefused) || strings.Contains(err.Error(), "passw0rd") {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -377,7 +377,7 @@ func TestAClusterThatIsNotConfiguredIsNotAsked(t *testing.T) {
 	}
 }
 
-func TestWhereTheAPIIs(t *testing.T) {
+func TestOriginOf(t *testing.T) {
 	for _, c := range []struct {
 		cluster issuer.Cluster
 		want    string
@@ -397,49 +397,49 @@ func TestWhereTheAPIIs(t *testing.T) {
 	}
 }
 
-func TestOpeningTakesNoConnection(t *testing.T) {
-	s := newStage(t, status(204, ""))
+func TestOpen_DoesNoIO(t *testing.T) {
+	s := newFixture(t, status(204, ""))
 	s.open()
 	if s.dialed != 0 {
-		t.Error("there was a connection")
+		t.Error("a connection was made")
 	}
 }
 
-func TestAContextThatEndsEndsACall(t *testing.T) {
+func TestContext_CanceledDuringARequest(t *testing.T) {
 	for name, call := range map[string]func(context.Context, issuer.Issuer) error{
-		"mint":   func(ctx context.Context, i issuer.Issuer) error { _, err := i.Issue(ctx, request("d")); return err },
+		"issue":  func(ctx context.Context, i issuer.Issuer) error { _, err := i.Issue(ctx, request("d")); return err },
 		"list":   func(ctx context.Context, i issuer.Issuer) error { _, err := collect(ctx, i); return err },
 		"revoke": func(ctx context.Context, i issuer.Issuer) error { return i.Revoke(ctx, someID)[someID] },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		s := newStage(t, func(_ http.ResponseWriter, r *http.Request) {
+		s := newFixture(t, func(_ http.ResponseWriter, r *http.Request) {
 			cancel()
 			io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
 		})
 		start := time.Now()
-		if err := call(ctx, s.open()); is(err) != "doubt" || !errors.Is(err, context.Canceled) {
+		if err := call(ctx, s.open()); kindOf(err) != "doubt" || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(start); took > 10*time.Second || len(s.requests("")) != 1 {
-			t.Errorf("%s: %q in %v", name, s.requests(""), took)
+		if elapsed := time.Since(start); elapsed > 10*time.Second || len(s.requests("")) != 1 {
+			t.Errorf("%s: %q in %v", name, s.requests(""), elapsed)
 		}
 		s.leftovers()
 	}
 }
 
-func TestACallThatWaitsForOthersIsNotBegun(t *testing.T) {
-	held := make(chan struct{})
-	s := newStage(t, func(_ http.ResponseWriter, r *http.Request) { <-held })
-	where := s.cluster(issuer.Clustered)
-	where.MaxParallel = 1
+func TestContext_DoneWhileWaitingForASlot(t *testing.T) {
+	release := make(chan struct{})
+	s := newFixture(t, func(_ http.ResponseWriter, r *http.Request) { <-release })
+	target := s.cluster(issuer.Clustered)
+	target.MaxParallel = 1
 	var first sync.WaitGroup
-	first.Go(func() { s.Open(where).Revoke(t.Context(), someID) })
-	t.Cleanup(func() { close(held); first.Wait() })
-	eventually(t, "the first is under way", func() bool { return len(s.requests("")) == 1 })
+	first.Go(func() { s.Open(target).Revoke(t.Context(), someID) })
+	t.Cleanup(func() { close(release); first.Wait() })
+	eventually(t, "the first request was sent", func() bool { return len(s.requests("")) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := s.Open(where).Issue(ctx, request("d")); !errors.Is(err, issuer.ErrRefused) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Open(target).Issue(ctx, request("d")); !errors.Is(err, issuer.ErrRefused) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 }
@@ -449,7 +449,7 @@ func TestACallThatWaitsForOthersIsNotBegun(t *testing.T) {
 // API's own form.
 func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
 	one := " " + shortPath + "/" + someID
-	const alive = `[{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}]`
+	const active = `[{"id":"` + someID + `","description":"d","expiresAt":"2999-01-02T03:04:05Z"}]`
 	const revoked = `[{"id":"` + someID + `","description":"d","revokedAt":"2026-01-02T03:04:05Z"}]`
 	clusterGone := status(404, "cluster not found")
 	for _, c := range []struct {
@@ -458,7 +458,7 @@ func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
 		want       string
 	}{
 		{"served without the token", text(`[]`), "unknown"},
-		{"served with the active token", text(alive), "refused"},
+		{"served with the active token", text(active), "refused"},
 		{"served with the revoked token", text(revoked), "ok"},
 		{"cluster not found", clusterGone, "refused"},
 		{"account not found", status(404, "account not found"), "refused"},
@@ -467,7 +467,7 @@ func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
 		{"incomplete list", text(`[{"id":"` + clusterID + `"}`), "refused"},
 		{"login page", text(`<html>log in</html>`), "refused"},
 	} {
-		s := newStage(t, script(map[string][]http.HandlerFunc{
+		s := newFixture(t, script(map[string][]http.HandlerFunc{
 			"GET " + shortPath: {text(`[]`), c.collection},
 			"DELETE" + one:     {clusterGone},
 			"GET" + one:        {clusterGone},
@@ -475,8 +475,8 @@ func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
 		if _, err := collect(t.Context(), s.open()); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.open().Revoke(t.Context(), someID)[someID]; is(err) != c.want {
-			t.Errorf("%s: %s, want %s: %v", c.name, is(err), c.want, err)
+		if err := s.open().Revoke(t.Context(), someID)[someID]; kindOf(err) != c.want {
+			t.Errorf("%s: %s, want %s: %v", c.name, kindOf(err), c.want, err)
 		}
 	}
 }

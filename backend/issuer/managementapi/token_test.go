@@ -16,20 +16,20 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/httpapi"
 )
 
-func TestAListIsReadAsDocumented(t *testing.T) {
+func TestDecodeList_DocumentedEntries(t *testing.T) {
 	at := time.Date(2023, 12, 21, 17, 32, 28, 0, time.UTC)
 	for _, c := range []struct {
 		name, text string
 		want       []issuer.Info
 	}{
 		{"empty", ` [ ] `, nil},
-		{"the least", `[{"id":"a"}]`, []issuer.Info{{ID: "a"}}},
+		{"only an id", `[{"id":"a"}]`, []issuer.Info{{ID: "a"}}},
 		{"all", `[{"accountId":"x","clusterId":"y","id":"a","description":"d","permissions":[{"action":"read","resource":"*"}],` +
 			`"createdAt":"2023-12-21T17:32:28.123Z","expiresAt":"2023-12-21T18:32:28+01:00","revokedAt":"2023-12-21T17:32:28Z"},{"id":"b"}]`,
 			[]issuer.Info{{ID: "a", Description: "d", CreatedAt: at.Add(123 * time.Millisecond), ExpiresAt: at, RevokedAt: at}, {ID: "b"}}},
 		{"times that are not set", `[{"id":"a","expiresAt":null,"revokedAt":""},{"id":"b","expiresAt":"0001-01-01T00:00:00Z","revokedAt":"1970-01-01T00:00:00Z"}]`,
 			[]issuer.Info{{ID: "a"}, {ID: "b"}}},
-		{"new fields", `[{"id":"a","more":{"id":"b"},"most":[1e999]}]`, []issuer.Info{{ID: "a"}}},
+		{"unknown fields", `[{"id":"a","more":{"id":"b"},"most":[1e999]}]`, []issuer.Info{{ID: "a"}}},
 	} {
 		for _, in := range []io.Reader{strings.NewReader(c.text), iotest.OneByteReader(strings.NewReader(c.text)), iotest.DataErrReader(strings.NewReader(c.text))} {
 			var got []issuer.Info
@@ -41,7 +41,7 @@ func TestAListIsReadAsDocumented(t *testing.T) {
 	}
 }
 
-func TestAListThatMayNotBeWholeIsAnError(t *testing.T) {
+func TestDecodeList_RefusesIncompleteLists(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		want       error
@@ -49,19 +49,19 @@ func TestAListThatMayNotBeWholeIsAnError(t *testing.T) {
 		{"nothing", ``, boundedjson.ErrSyntax},
 		{"null", `null`, boundedjson.ErrSyntax},
 		{"an object", `{"tokens":[]}`, boundedjson.ErrSyntax},
-		{"a page", `<html>[]</html>`, boundedjson.ErrSyntax},
+		{"a web page", `<html>[]</html>`, boundedjson.ErrSyntax},
 		{"a text", `"[]"`, boundedjson.ErrSyntax},
 		{"the end is missing", `[{"id":"a"}`, boundedjson.ErrSyntax},
 		{"an entry breaks off", `[{"id":"a"},{"id`, io.ErrUnexpectedEOF},
-		{"a comma too many", `[{"id":"a"},]`, boundedjson.ErrSyntax},
+		{"an extra comma", `[{"id":"a"},]`, boundedjson.ErrSyntax},
 		{"a second list", `[{"id":"a"}][]`, boundedjson.ErrSyntax},
-		{"words after it", `[] and more`, boundedjson.ErrSyntax},
+		{"text after it", `[] and more`, boundedjson.ErrSyntax},
 		{"no id", `[{"description":"d"}]`, errNoID},
 		{"a null", `[null]`, errNoID},
 		{"an id with a path", `[{"id":"a/../b"}]`, errNoID},
 		{"a number for an id", `[{"id":5}]`, boundedjson.ErrSyntax},
 		{"a list in a list", `[["a"]]`, boundedjson.ErrSyntax},
-		{"a strange time", `[{"id":"a","revokedAt":"yesterday"}]`, errUnclearTime},
+		{"an invalid time", `[{"id":"a","revokedAt":"yesterday"}]`, errUnclearTime},
 		{"a time in seconds", `[{"id":"a","expiresAt":1767323045}]`, errUnclearTime},
 		{"a long entry", `[{"id":"a","description":"` + strings.Repeat("a", httpapi.MaxAnswer) + `"}]`, boundedjson.ErrTooLong},
 		{"much white space", `[` + strings.Repeat(" ", 3*httpapi.MaxAnswer) + `]`, boundedjson.ErrTooLong},
@@ -73,7 +73,7 @@ func TestAListThatMayNotBeWholeIsAnError(t *testing.T) {
 	}
 }
 
-func TestManyEntriesMayBeLongerThanOne(t *testing.T) {
+func TestDecodeList_LimitIsForOneEntry(t *testing.T) {
 	entry := `{"id":"a","description":"` + strings.Repeat("d", httpapi.MaxAnswer-100) + `"}`
 	n := 0
 	err := decodeList(strings.NewReader("["+strings.Repeat(entry+",", 5)+entry+"]"), func(issuer.Info) error { n++; return nil })
@@ -82,7 +82,7 @@ func TestManyEntriesMayBeLongerThanOne(t *testing.T) {
 	}
 }
 
-func TestNoErrorOfReadingQuotesWhatWasRead(t *testing.T) {
+func TestDecode_ErrorsQuoteNothing(t *testing.T) {
 	for _, text := range []string{
 		`[{"id":"a","revokedAt":"s3cret"}]`, `[{"id":73370000001}]`, `[{"id":"s3cret/"}]`, `s3cret`, `[{"id":"a"} s3cret]`, `[{"id":"a","createdAt":{"s3cret":1}}]`,
 	} {
@@ -126,9 +126,9 @@ func FuzzDecodeToken(f *testing.F) {
 	f.Add([]byte(`{"id":"a","accessToken":"apiv1_x","expiresAt":"2023-12-21T17:32:28Z"}`))
 	f.Add([]byte(`{"id":"a"}{}`))
 	f.Add([]byte(`null`))
-	c := &cluster{Cluster: issuer.Cluster{Root: issuer.NewSecret(rootToken)}}
+	c := &cluster{Cluster: issuer.Cluster{Root: issuer.NewSecret(rootCredential)}}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		made, err := decodeToken(strings.NewReader(string(text)))
+		created, err := decodeToken(strings.NewReader(string(text)))
 		if err != nil {
 			return
 		}
@@ -136,8 +136,8 @@ func FuzzDecodeToken(f *testing.F) {
 			t.Error("not JSON")
 		}
 		r := issuer.Request{ExpiresAt: time.Now().Add(time.Hour)}
-		if c.checkCreated(made, r) == nil && (made.AccessToken == "" || !plausibleID(made.ID) || made.ExpiresAt.IsZero()) {
-			t.Errorf("%+v", made)
+		if c.checkCreated(created, r) == nil && (created.AccessToken == "" || !plausibleID(created.ID) || created.ExpiresAt.IsZero()) {
+			t.Errorf("%+v", created)
 		}
 	})
 }

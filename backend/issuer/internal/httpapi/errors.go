@@ -59,7 +59,7 @@ func connectionAdvice(err error) string {
 	if untrusted || noTLS || alert || strings.Contains(err.Error(), "HTTP response to HTTPS client") {
 		return "no trusted TLS connection to the cluster: check the address, ca_cert, client_cert and client_key in config"
 	}
-	return "no connection to the cluster: check the address in config, the proxies in the environment, and the network"
+	return "the cluster is out of reach: check the network, the proxies in the environment, and the address in config"
 }
 
 // refusesCertificate recognises the alerts with which a server ends a handshake

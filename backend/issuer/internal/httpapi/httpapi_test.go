@@ -243,3 +243,16 @@ func TestConnectionError_RefusedClientCertificate(t *testing.T) {
 		t.Errorf("another alert: %v", err)
 	}
 }
+
+func TestDo_CheckComesBeforeRead(t *testing.T) {
+	rejected, read := errors.New("rejected"), false
+	for status, want := range map[int]error{200: rejected, 404: nil} {
+		e := endpointFor(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
+		r, err := e.Do(t.Context(), Request{Method: http.MethodGet, Path: "/",
+			Check: func(Response) error { return rejected },
+			Read:  func(io.Reader) error { read = true; return nil }})
+		if err != want || r.Status != status || read {
+			t.Errorf("%d: %v, read: %v", status, err, read)
+		}
+	}
+}

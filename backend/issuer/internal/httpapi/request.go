@@ -43,6 +43,10 @@ type Request struct {
 	Root    issuer.Secret // sent as a bearer token
 	Timeout time.Duration // for connection, request and answer; 0: 30 seconds
 
+	// Check decides about an answer with a status of 200 to 299 before Read is
+	// called. Its error is returned by Do. Nil accepts all answers.
+	Check func(Response) error
+
 	// Read reads the body of an answer with a status of 200 to 299. Nil ignores
 	// the body. Its error is returned by Do, unless the connection caused it.
 	Read func(io.Reader) error
@@ -105,10 +109,16 @@ func (e *Endpoint) Do(ctx context.Context, r Request) (Response, error) {
 	case !response.Success():
 		// What could be read is enough for an error text.
 		response.Body, _ = io.ReadAll(io.LimitReader(answer.Body, maxErrorAnswer))
-	case r.Read != nil:
-		return response, readBody(answer.Body, r.Read, secrets)
+		return response, nil
+	case r.Check != nil:
+		if err := r.Check(response); err != nil {
+			return response, err
+		}
 	}
-	return response, nil
+	if r.Read == nil {
+		return response, nil
+	}
+	return response, readBody(answer.Body, r.Read, secrets)
 }
 
 // DoRepeatedly is Do for a request that may be sent several times. It sends the

@@ -103,8 +103,7 @@ func TestProfile_DefaultPathIsBelowHome(t *testing.T) {
 
 func TestProfile_TokenMustBeAValidManagementToken(t *testing.T) {
 	r := newRig(t)
-	dead := r.AddRoot()
-	r.Kill(dead.ID)
+	dead := r.AddToken(simulator.Token{RevokedAt: r.clock.now()})
 	expired := r.AddToken(simulator.Token{ExpiresAt: r.clock.now().Add(-time.Second)})
 	database := r.AddToken(simulator.Token{Kind: simulator.Database})
 	for what, token := range map[string]string{

@@ -138,13 +138,6 @@ func (c *Cluster) Tokens() []Token {
 	return all
 }
 
-// Kill revokes the token id, as somebody else with access to the account would.
-// It reports whether there is such a token.
-func (c *Cluster) Kill(id string) bool {
-	parsed, err := uuid.Parse(id)
-	return err == nil && c.revoke(parsed)
-}
-
 // revoke revokes the token id unless it is already revoked. It reports whether
 // there is such a token.
 func (c *Cluster) revoke(id uuid.UUID) bool {

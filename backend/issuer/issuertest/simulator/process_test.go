@@ -49,6 +49,18 @@ func TestProcess_FindsSidecarByFirstArgument(t *testing.T) {
 	}
 }
 
+// A person types influxctl, and the shell finds it on PATH.
+func TestProcess_FindsSidecarOnPath(t *testing.T) {
+	r := newRigWith(t, simulator.Sidecar{Version: "2.10.0"})
+	cmd := r.command("version")
+	cmd.Args[0] = "influxctl"
+	cmd.Env = append(cmd.Env, "PATH="+r.dir)
+	out, err := cmd.Output()
+	if err != nil || !strings.Contains(string(out), "2.10.0") {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
 func TestProcess_KilledAfterCommit(t *testing.T) {
 	r := newRig(t)
 	r.SetFaults(simulator.Faults{Create: simulator.Fault{Die: simulator.DieKilled}})

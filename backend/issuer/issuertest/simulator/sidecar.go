@@ -7,11 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
 // SidecarName is the name of the file with the Sidecar. It is beside the command,
-// that is, in the directory of its first argument.
+// that is, in the directory of its first argument, or of the command on PATH if
+// the first argument is a bare name.
 const SidecarName = "influxsim.json"
 
 // A Sidecar configures the simulated command. The command line and the
@@ -89,10 +91,15 @@ func (s Sidecar) write(dir string) error {
 	return os.Rename(temporary.Name(), filepath.Join(dir, SidecarName))
 }
 
-// readSidecar reads the file beside program. Without a file it returns the zero
-// value.
+// readSidecar reads the file beside program, which is found on PATH if it is a
+// bare name. Without a file it returns the zero value.
 func readSidecar(program string) (Sidecar, error) {
 	var s Sidecar
+	if filepath.Base(program) == program {
+		if path, err := exec.LookPath(program); err == nil {
+			program = path
+		}
+	}
 	file, err := os.Open(filepath.Join(filepath.Dir(program), SidecarName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil

@@ -27,7 +27,7 @@ func errorOf(violations []string) error {
 	return violation(violations)
 }
 
-// report tells the cluster how this process was started, before the process
+// report reports to the cluster how this process was started, before the process
 // does anything else. It returns the violations as an error.
 func (p *process) report(ctx context.Context, cluster *client, violations []string) error {
 	p.reported = true
@@ -82,8 +82,9 @@ func (p *process) checkStart() []string {
 		return nil
 	}
 	var found []string
-	for _, name := range variables {
-		found = append(found, "the environment has "+name+": do not start influxctl with the environment of another program; "+
+	if len(variables) > 0 {
+		found = append(found, "the environment has "+strings.Join(variables, ", ")+
+			": do not start influxctl with the environment of another program; "+
 			`to run it from a shell, put "interactive": true into `+SidecarName+" beside it")
 	}
 	for _, arg := range p.args[1:] {

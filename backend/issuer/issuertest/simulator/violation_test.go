@@ -29,8 +29,7 @@ func (r *rig) wantViolation(got result, want string, secrets ...string) {
 func TestViolation_SecretInArguments(t *testing.T) {
 	r := newRig(t)
 	created := r.create("a")
-	dead := r.create("b")
-	r.Kill(dead.ID)
+	dead := r.AddToken(simulator.Token{RevokedAt: r.clock.now()})
 	given := r.AddToken(simulator.Token{Secret: "hand-made secret"})
 	database := r.AddToken(simulator.Token{Kind: simulator.Database})
 	for what, token := range map[string]simulator.Token{
