@@ -113,9 +113,6 @@ func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return fail(err)
 	}
-	if err := c.product().checkType(tokenType); err != nil {
-		return fail(err)
-	}
 	k := &check{backend: b, storage: req.Storage, tokenType: tokenType, config: c, resp: &logical.Response{Data: map[string]any{}}}
 	var passed []string
 	for i, step := range checkSteps {

@@ -71,9 +71,6 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 	if err != nil {
 		return nil, err
 	}
-	if err := c.product().checkType(r.tokenType()); err != nil {
-		return nil, err
-	}
 	t, err := newTerms(r, requested, b.System().MaxLeaseTTL(), b.now())
 	if err != nil {
 		return nil, err
@@ -91,26 +88,12 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 	}
 	data := map[string]any{
 		"token": l.token.Secret.Reveal(), "token_id": l.token.ID, "accessor": l.record.Accessor,
-		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.TokenType,
+		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.tokenType(),
 	}
-	c.describeAddress(data)
+	c.address().add(data)
 	resp := b.Secret(secretType).Response(data, lease{r.Name, l.record.Accessor}.internalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = l.ttl, l.maxTTL
 	resp.Secret.Renewable = t.renewable() && l.ttl < l.maxTTL
 	resp.Warnings = t.warnings(r, requested, l.ttl)
 	return resp, nil
-}
-
-// describeAddress adds where the tokens of the cluster can be used to an answer
-// that holds a token.
-func (c config) describeAddress(data map[string]any) {
-	data["product"], data["host"], data["port"] = c.Product, c.Host, c.port()
-	for field, value := range map[string]string{"account_id": c.AccountID, "cluster_id": c.ClusterID} {
-		if c.product().foreign[field] == "" {
-			data[field] = value
-		}
-	}
-	if origin := c.url(); origin != "" {
-		data["url"] = origin
-	}
 }

@@ -96,11 +96,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framew
 	}
 	b.Logger().Info("role written", "role", r.Name, "ttl", shortDuration(r.TTL), "max_ttl", shortDuration(r.MaxTTL))
 	b.event(ctx, "role-write", "roles/"+r.Name, "role", r.Name)
-	warnings := r.warnings(b.System().MaxLeaseTTL())
-	if p.everyTokenAdmin {
-		warnings = append(warnings, p.adminWarning())
-	}
-	return withWarnings(warnings), nil
+	return withWarnings(append(r.warnings(b.System().MaxLeaseTTL()), p.roleWarnings()...)), nil
 }
 
 // storeRole reads a role, changes the fields that the request names, and stores

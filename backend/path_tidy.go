@@ -81,9 +81,6 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 	if err != nil {
 		return fail(err)
 	}
-	if err := c.product().checkType(tokenType); err != nil {
-		return fail(err)
-	}
 	if err := b.ledger.Load(ctx, req.Storage); err != nil {
 		return nil, err
 	}

@@ -223,18 +223,18 @@ var errOperator = errors.New("the root credential is the operator token " + oper
 
 // warnings returns what an operator should know about the product and its root
 // credential.
-func (p product) warnings(rootID string) (w []string) {
-	if p.everyTokenAdmin {
-		w = append(w, p.adminWarning())
-	}
+func (p product) warnings(rootID string) []string {
+	w := p.roleWarnings()
 	if p.operator != "" && rootID == p.operator {
 		w = append(w, fmt.Sprintf("admin_token is the operator token %s, which never expires and cannot be rotated. Create a named admin token (`influxdb3 create token --admin --name vault-root --expiry 1y`), and write that to config.", p.operator))
 	}
 	return w
 }
 
-// adminWarning says that a lease of the product does not limit what its holder can
-// do.
-func (p product) adminWarning() string {
-	return fmt.Sprintf("Every token of %s is a full administrator. The holder of a credential can create tokens that outlive the lease, and can delete the root credential.", p.title)
+// roleWarnings returns what the author of a role should know about the product.
+func (p product) roleWarnings() []string {
+	if !p.everyTokenAdmin {
+		return nil
+	}
+	return []string{fmt.Sprintf("Every token of %s is a full administrator. The holder of a credential can create tokens that outlive the lease, and can delete the root credential.", p.title)}
 }

@@ -16,16 +16,20 @@ import (
 type guardedIssuer struct {
 	b      *backend
 	issuer issuer.Issuer // nil if the product has no tokens of the type
+	lacks  error         // why it is nil
 	config config
 }
 
 // issuerOf returns the issuer of tokens of a type on the configured cluster.
 func (b *backend) issuerOf(c config, tokenType string) guardedIssuer {
-	driver := b.drivers[c.Product][tokenType]
-	if driver == nil {
-		return guardedIssuer{b, nil, c}
+	driver, lacks := b.drivers[c.Product][tokenType], c.product().checkType(tokenType)
+	switch {
+	case lacks != nil:
+		return guardedIssuer{b, nil, lacks, c}
+	case driver == nil:
+		return guardedIssuer{b, nil, fmt.Errorf("%w: the product has no tokens of this type", issuer.ErrInvalid), c}
 	}
-	return guardedIssuer{b, driver.Open(c.Cluster), c}
+	return guardedIssuer{b, driver.Open(c.Cluster), nil, c}
 }
 
 // traits returns the traits of the issuer's product.
@@ -43,7 +47,7 @@ func (g guardedIssuer) idOf(r issuer.Request) string {
 func (g guardedIssuer) enter() error {
 	switch {
 	case g.issuer == nil:
-		return fmt.Errorf("%w: the product has no tokens of this type", issuer.ErrInvalid)
+		return g.lacks
 	case !g.b.WriteSafeReplicationState():
 		return fmt.Errorf("%w: %w", issuer.ErrRefused, errStandby)
 	}
