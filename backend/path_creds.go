@@ -15,9 +15,9 @@ func (b *backend) pathCreds() *framework.Path {
 	credential := answers(http.StatusOK, map[string]*framework.FieldSchema{
 		"token": {Type: framework.TypeString, Required: true}, "token_id": {Type: framework.TypeString, Required: true},
 		"description": {Type: framework.TypeString, Required: true}, "expires_at": {Type: framework.TypeString, Required: true},
-		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true},
-		"cluster_id": {Type: framework.TypeString, Required: true}, "host": {Type: framework.TypeString, Required: true},
-		"port": {Type: framework.TypeString, Required: true}, "token_type": {Type: framework.TypeString, Required: true},
+		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString},
+		"cluster_id": {Type: framework.TypeString}, "host": {Type: framework.TypeString, Required: true},
+		"port": {Type: framework.TypeString, Required: true}, "url": {Type: framework.TypeString}, "token_type": {Type: framework.TypeString, Required: true},
 		"accessor": {Type: framework.TypeString, Required: true},
 	})
 	return &framework.Path{
@@ -39,6 +39,9 @@ func (b *backend) pathCreds() *framework.Path {
 Every read issues a new token. The token is revoked when its lease ends, when the
 lease is revoked, and when the Vault token that read it ends. It expires at
 expires_at in any case. A warning explains why a lease is shorter than requested.
+
+The answer says where the token can be used: url is the origin for reading and
+writing data, if config has a host.
 `,
 	}
 }
@@ -77,17 +80,18 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 		return nil, badRequest("description of the role: %v", err)
 	}
 	l, err := b.issueLeased(ctx, req.Storage, c, t, order{
-		role: r.Name, tokenType: r.TokenType, read: r.Read, write: r.Write, maxActive: r.MaxActive,
+		role: r.Name, tokenType: r.tokenType(), read: r.Read, write: r.Write, maxActive: r.MaxActive,
 		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID,
 	})
 	if err != nil {
 		return nil, err
 	}
-	resp := b.Secret(secretType).Response(map[string]any{
+	data := map[string]any{
 		"token": l.token.Secret.Reveal(), "token_id": l.token.ID, "accessor": l.record.Accessor,
-		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.TokenType,
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port,
-	}, lease{r.Name, l.record.Accessor}.internalData())
+		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.tokenType(),
+	}
+	c.address().add(data)
+	resp := b.Secret(secretType).Response(data, lease{r.Name, l.record.Accessor}.internalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = l.ttl, l.maxTTL
 	resp.Secret.Renewable = t.renewable() && l.ttl < l.maxTTL
 	resp.Warnings = t.warnings(r, requested, l.ttl)
