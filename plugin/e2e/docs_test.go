@@ -477,7 +477,7 @@ func typeName(s schema) string {
 	if s.Format == "duration" {
 		return "duration"
 	}
-	return map[string]string{"string": "string", "boolean": "bool", "integer": "integer", "array": "list"}[s.Type]
+	return map[string]string{"string": "string", "boolean": "bool", "integer": "integer", "array": "list", "object": "map"}[s.Type]
 }
 
 // defaultText formats a default as the reference does.
@@ -501,7 +501,7 @@ func helpOf(t *testing.T, s *vaulttest.Server, path string) map[string]string {
 	example := regexp.MustCompile(`:\w+`).ReplaceAllString(path, "some")
 	must(t, s.Call(t.Context(), "GET", "influxdb/"+example+"?help=1", nil, &answer))
 	parameters := map[string]string{}
-	names := map[string]string{"string": "string", "bool": "bool", "int": "integer", "duration (sec)": "duration", "slice": "list"}
+	names := map[string]string{"string": "string", "bool": "bool", "int": "integer", "duration (sec)": "duration", "slice": "list", "keypair": "map"}
 	for _, found := range regexp.MustCompile(`(?m)^    (\w+) \((.+)\)$`).FindAllStringSubmatch(answer.Help, -1) {
 		parameters[found[1]] = names[found[2]]
 	}

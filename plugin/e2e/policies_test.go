@@ -41,6 +41,11 @@ var attempts = []attempt{
 	{"GET", "creds/telegraf", nil, application},
 	{"POST", "creds/telegraf", map[string]any{"ttl": "10m"}, application},
 	{"GET", "creds/other", nil, noPolicy},
+	{"LIST", "static-roles", nil, lookers},
+	{"GET", "static-roles/other", nil, lookers},
+	{"POST", "static-roles/other", map[string]any{"rotation_period": "2h"}, operator},
+	{"GET", "static-creds/other", nil, noPolicy},
+	{"POST", "/sys/leases/revoke-prefix/influxdb", nil, operator},
 	{"LIST", "tokens", nil, lookers},
 	{"GET", "tokens/ACCESSOR", nil, lookers},
 	{"DELETE", "tokens/ACCESSOR", nil, operator},
@@ -62,6 +67,7 @@ func TestPolicies_AllowWhatTheySay(t *testing.T) {
 	st := newStage(t, s, "influxdb")
 	st.write(t, "roles/telegraf", map[string]any{"ttl": "1h", "max_ttl": "2h"})
 	st.write(t, "roles/other", map[string]any{"ttl": "1h"})
+	st.write(t, "static-roles/other", map[string]any{"read_databases": "metrics", "rotation_period": "1h", "defer_initial_creds": true})
 	for _, policy := range []string{"auditor", "application", "operator"} {
 		person := newPerson(t, s, policy)
 		for _, a := range attempts {
