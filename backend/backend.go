@@ -96,6 +96,7 @@ type backend struct {
 	storage logical.Storage // for clean, which gets none; nil when the plugin is registered
 	ledger  *ledger.Ledger
 	health  health
+	metrics *metrics
 	root    rootKeeper
 	static  staticKeeper
 	worker  worker
@@ -116,6 +117,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		now:      o.Now,
 		tag:      newMountTag(backendUUID),
 		ledger:   ledger.New(),
+		metrics:  newMetrics(),
 		revoking: map[string]int{},
 	}
 	if b.now == nil {
@@ -145,6 +147,7 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathToken(),
 			b.pathTidy(),
 			b.pathStatus(),
+			b.pathMetrics(),
 		}),
 	}
 	return b

@@ -203,6 +203,7 @@ func (k *check) revoke(ctx context.Context) (string, error) {
 	began := k.now()
 	client := k.issuerOf(k.config, k.tokenType)
 	failed := k.revokeIDs(ctx, k.storage, client, k.config, map[string][]string{k.record.Accessor: {k.record.TokenID}})
+	k.metrics.count(opRevoke, failed[k.record.TokenID])
 	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), failed[k.record.TokenID]
 }
 

@@ -94,17 +94,24 @@ const (
 	// maxRevoking is the number of tokens that status lists with their failure.
 	maxRevoking = 10
 
-	// statusLoadTime is how long status waits for the ledger to be loaded.
+	// statusLoadTime is how long status and metrics wait for the ledger to be loaded.
 	statusLoadTime = time.Second
 )
+
+// summary returns the summary of the ledger, and whether it is known. It loads the
+// ledger, but does not wait long for that.
+func (b *backend) summary(ctx context.Context, s logical.Storage) (ledger.Summary, bool, error) {
+	loading, cancel := context.WithTimeout(ctx, statusLoadTime)
+	defer cancel()
+	err := b.ledger.TryLoad(loading, s)
+	summary, loaded := b.ledger.Summary()
+	return summary, loaded, err
+}
 
 // describeLedger adds the counts of the ledger, if they are known.
 func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, resp *logical.Response) {
 	data := resp.Data
-	loading, cancel := context.WithTimeout(ctx, statusLoadTime)
-	err := b.ledger.TryLoad(loading, s)
-	cancel()
-	summary, loaded := b.ledger.Summary()
+	summary, loaded, err := b.summary(ctx, s)
 	data["ledger_loaded"] = loaded
 	if !loaded {
 		resp.AddWarning("The ledger is not loaded yet, so the tokens cannot be counted. Read status again in a minute.")
