@@ -144,6 +144,7 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathStaticCreds(),
 			b.pathRotateRole(),
 			b.pathTokens(),
+			b.pathTokensDetailed(),
 			b.pathToken(),
 			b.pathTidy(),
 			b.pathStatus(),

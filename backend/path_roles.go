@@ -16,6 +16,7 @@ func (b *backend) pathRoles() *framework.Path {
 	return &framework.Path{
 		Pattern:      "roles/?$",
 		DisplayAttrs: display("list", "roles"),
+		Fields:       pageFields,
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: operation(b.rolesList, "list", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"keys": {Type: framework.TypeStringSlice},
@@ -87,12 +88,12 @@ Deleting a role does not end its leases. They can be revoked, but not renewed.
 	}
 }
 
-func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, rolePrefix)
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(pageOf(names, d)), nil
 }
 
 func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {

@@ -65,7 +65,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 			return fail(err)
 		}
 	}
-	b.describeLedger(ctx, req.Storage, c, resp)
+	b.describeLedger(ctx, req.Storage, c, req.MountPoint, resp)
 	b.health.describe(data)
 	b.describeProgram(ctx, resp)
 	return resp, nil
@@ -109,7 +109,7 @@ func (b *backend) summary(ctx context.Context, s logical.Storage) (ledger.Summar
 }
 
 // describeLedger adds the counts of the ledger, if they are known.
-func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, resp *logical.Response) {
+func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, mount string, resp *logical.Response) {
 	data := resp.Data
 	summary, loaded, err := b.summary(ctx, s)
 	data["ledger_loaded"] = loaded
@@ -130,7 +130,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c confi
 	data["tokens_issuing"], data["tokens_active"], data["tokens_revoking"] = states[ledger.Issuing], states[ledger.Active], states[ledger.Revoking]
 	if elsewhere > 0 {
 		data["tokens_on_other_clusters"] = elsewhere
-		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired.", plural(elsewhere, "token")))
+		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
 	}
 	if !summary.NextDeadline.IsZero() {
 		data["next_deadline"] = timestamp(summary.NextDeadline)
