@@ -20,6 +20,9 @@
 // being disabled (disable.go). The worker (worker.go) finds
 // records whose deadline has passed and passes them to revocation.go too.
 //
+// product.go is the table of products. cluster_identity.go makes sure that the
+// server at the configured address is the configured cluster.
+//
 // The root credential: config.go stores it, root_identity.go finds it among the
 // tokens of the cluster, rotation_policy.go says when to rotate it, rotation.go
 // does so, root_keeper.go calls that from the worker.
@@ -49,7 +52,7 @@ import (
 // The token types.
 const (
 	// Management tokens have full administrative rights over an account or a
-	// cluster, and no access to data.
+	// cluster. In some products they have no access to data.
 	Management = "management"
 
 	// Database tokens read and write the data of databases.
@@ -169,10 +172,11 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 const help = `
 The InfluxDB secrets engine issues management tokens and database tokens of
-InfluxDB Cloud Dedicated and InfluxDB Clustered under a lease, and revokes them
-when the lease ends.
+InfluxDB Cloud Dedicated, InfluxDB Clustered and InfluxDB 3 Core, Enterprise and
+Cloud under a lease, and revokes them when the lease ends.
 
     vault write influxdb/config product=dedicated account_id=… cluster_id=… mgmt_token=@token
+    vault write influxdb/config product=enterprise host=… admin_token=@token
     vault write -f influxdb/config/check
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault read influxdb/creds/automation
@@ -180,15 +184,16 @@ when the lease ends.
 
 A management token has full administrative rights over an account or a cluster.
 Most applications need a database token, which reads and writes the databases
-that its role names. The expiry of a token is fixed when it is issued, shortly
+that its role names. InfluxDB 3 Core has no database tokens. The expiry of a token is fixed when it is issued, shortly
 after the last moment that its lease can have, so that it ends even if it cannot
 be revoked.
 `
 
-// programDriver returns the driver that runs a program of the vendor, or nil.
-func (b *backend) programDriver() issuer.ProgramDriver {
-	for _, types := range b.drivers {
-		if driver, ok := types[Management].(issuer.ProgramDriver); ok {
+// programDriver returns the driver of a product that runs a program of the vendor,
+// or nil. As long as no product is configured, it is that of any product.
+func (b *backend) programDriver(product string) issuer.ProgramDriver {
+	for name, types := range b.drivers {
+		if driver, ok := types[Management].(issuer.ProgramDriver); ok && (product == "" || name == product) {
 			return driver
 		}
 	}

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -175,7 +176,7 @@ func loadConfig(ctx context.Context, s logical.Storage) (config, error) {
 // server there.
 func (c config) place() issuer.Cluster {
 	return issuer.Cluster{
-		Product: c.Product, Host: c.Host, Port: c.Port, APIURL: c.APIURL,
+		Product: c.Product, Host: c.Host, Port: c.port(), APIURL: c.APIURL,
 		CACert: c.CACert, InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
 	}
 }
@@ -186,7 +187,34 @@ func (c config) currentFingerprint() string {
 	if c.Product == issuer.Dedicated {
 		return strings.ToLower(c.Product + "/" + c.AccountID + "/" + c.ClusterID)
 	}
-	return strings.ToLower(c.Product + "/" + net.JoinHostPort(c.Host, c.Port))
+	return strings.ToLower(c.Product + "/" + net.JoinHostPort(c.Host, c.port()))
+}
+
+// port is the port of the cluster. It is empty if only the driver knows it.
+func (c config) port() string { return cmp.Or(c.Port, c.product().defaultPort) }
+
+// url is the origin at which the cluster reads and writes data. It is empty if the
+// config does not say where that is.
+func (c config) url() string {
+	if c.Host == "" {
+		return ""
+	}
+	u := url.URL{Scheme: "https", Host: c.Host}
+	if c.DisableTLS {
+		u.Scheme = "http"
+	}
+	switch port := c.port(); {
+	case port != "":
+		u.Host = net.JoinHostPort(c.Host, port)
+	case strings.Contains(c.Host, ":"):
+		u.Host = "[" + c.Host + "]"
+	}
+	return u.String()
+}
+
+// overlap is how long the previous root credential stays valid after a rotation.
+func (c config) overlap() time.Duration {
+	return c.Rotation.overlap(max(2*c.Timeout, c.product().rotationOverlap))
 }
 
 // productOf returns the product of the cluster that a fingerprint identifies.
@@ -195,8 +223,9 @@ func productOf(fingerprint string) string {
 	return product
 }
 
-// rootField is the name of the parameter that holds the root credential.
-func (c config) rootField() string { return "mgmt_token" }
+// rootField is the name of the parameter that holds the root credential. With a
+// suffix, it is the name of what answers say about the credential.
+func (c config) rootField() string { return c.product().credential.name }
 
 const (
 	maxTimeout  = 40 * time.Second
@@ -207,55 +236,55 @@ const (
 // validate checks what can be checked without the cluster. Its error names the
 // field and is written for users.
 func (c config) validate() error {
+	p, known := productNamed(c.Product)
 	root := c.Root.Reveal()
 	switch {
+	case c.Product == "":
+		return errors.New("product is required: " + listProducts())
+	case !known:
+		return errors.New("product must be " + listProducts())
 	case root == "":
-		return fmt.Errorf("%s is required: the management token that issues and revokes the others", c.rootField())
-	case len(root) > maxRoot:
-		return fmt.Errorf("%s has %d characters; a token has at most %d", c.rootField(), len(root), maxRoot)
-	case !tokenPattern.MatchString(root):
-		return fmt.Errorf("%s is not a token: a token has no spaces and only printable ASCII characters", c.rootField())
-	case databaseToken.MatchString(root):
-		return fmt.Errorf("%s is a database token, which cannot issue tokens: write a management token, which begins with M.V1", c.rootField())
+		return fmt.Errorf("%s is required: the %s that issues and revokes the others", c.rootField(), p.credential.noun)
 	case c.Timeout < time.Second || c.Timeout > maxTimeout:
 		return fmt.Errorf("request_timeout must be between 1s and %s, so that a revocation and the list after it fit into Vault's 90s", maxTimeout)
 	case c.MaxParallel < 1 || c.MaxParallel > maxParallel:
 		return fmt.Errorf("max_parallel must be between 1 and %d", maxParallel)
 	}
-	return errors.Join(c.validateCluster(), c.validateTLS(), c.Rotation.validate())
+	if err := p.checkCredential(root); err != nil {
+		return err
+	}
+	return errors.Join(c.validateCluster(), c.validateTLS(), c.Rotation.validate(), p.checkRotation(c.Rotation))
 }
 
-var (
-	tokenPattern  = regexp.MustCompile(`^[!-~]+$`)
-	databaseToken = regexp.MustCompile(`^apiv[0-9]+_`)
-)
+var tokenPattern = regexp.MustCompile(`^[!-~]+$`)
 
 func (c config) validateCluster() error {
+	p := c.product()
 	for _, id := range []struct{ field, value string }{
 		{"account_id", c.AccountID}, {"cluster_id", c.ClusterID}, {"mgmt_token_id", c.RootID},
 	} {
-		if id.value == "" {
+		if id.value == "" || p.foreign[id.field] != "" {
 			continue
 		}
 		if _, err := uuid.ParseUUID(id.value); err != nil {
 			return fmt.Errorf("%s must be a UUID, like 00000000-0000-0000-0000-000000000000", id.field)
 		}
 	}
-	switch c.Product {
-	case issuer.Dedicated:
-		if c.AccountID == "" || c.ClusterID == "" {
-			return errors.New("account_id and cluster_id are required for product=dedicated")
+	given := map[string]string{"account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host}
+	for _, field := range p.required {
+		if given[field] == "" {
+			return fmt.Errorf("%s for product=%s", areRequired(p.required), p.name)
 		}
-	case issuer.Clustered:
-		if c.Host == "" {
-			return errors.New("host is required for product=clustered")
-		}
-	case "":
-		return errors.New("product is required: dedicated (InfluxDB 3 Cloud Dedicated) or clustered (InfluxDB Clustered)")
-	default:
-		return errors.New("product must be dedicated (InfluxDB 3 Cloud Dedicated) or clustered (InfluxDB Clustered)")
 	}
 	return c.validateAddress()
+}
+
+// areRequired says that parameters are required.
+func areRequired(parameters []string) string {
+	if len(parameters) == 1 {
+		return parameters[0] + " is required"
+	}
+	return strings.Join(parameters, " and ") + " are required"
 }
 
 var hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
@@ -287,8 +316,10 @@ func isLoopback(host string) bool {
 }
 
 func (c config) validateTLS() error {
-	if c.DisableTLS && c.Product == issuer.Dedicated {
-		return errors.New("disable_tls is for product=clustered only: it would send the root credential in plain text over the internet")
+	if c.DisableTLS {
+		if err := c.product().checkPlainText(c.Host); err != nil {
+			return err
+		}
 	}
 	if c.DisableTLS && (c.InsecureTLS || c.CACert != "" || c.ClientCert != "") {
 		return errors.New("disable_tls excludes insecure_tls, ca_cert and client_cert: without TLS they have no effect")
@@ -333,8 +364,8 @@ func checkCertificates(text string) error {
 
 // warnings returns what an operator should know although the config is accepted.
 func (c config) warnings() (w []string) {
-	if !strings.HasPrefix(c.Root.Reveal(), "M.V") {
-		w = append(w, "mgmt_token does not look like a management token, which begins with M.V1. Other tokens cannot issue tokens.")
+	if credential := c.product().credential; !strings.HasPrefix(c.Root.Reveal(), credential.begins) {
+		w = append(w, fmt.Sprintf("%[1]s does not look like a token of this kind: a %[2]s begins with %[3]s. Other tokens cannot issue tokens.", credential.name, credential.noun, credential.begins))
 	}
 	if c.InsecureTLS {
 		w = append(w, "insecure_tls is set: anyone who can answer in place of the cluster receives the root credential. Set ca_cert instead.")
@@ -342,7 +373,7 @@ func (c config) warnings() (w []string) {
 	if c.Rotation.TTL != nil && *c.Rotation.TTL == 0 {
 		w = append(w, "rotation_ttl is 0: new root credentials never expire. One that is lost stays valid until it is revoked.")
 	}
-	if c.DisableTLS {
+	if c.DisableTLS && !isLoopback(c.Host) {
 		w = append(w, "disable_tls is set: the root credential is sent in plain text.")
 	}
 	return w

@@ -57,7 +57,7 @@ func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
 	want := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "", "api_url": "",
 		"mgmt_token_id": e.root.ID, "mgmt_token_expires_at": "never", "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
-		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag,
+		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag, "disable_automated_rotation": false,
 		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 40, "expiry_warning": 7 * 24 * 3600,
 	}
 	if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
@@ -81,7 +81,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"mgmt_token": "  \n"}, "mgmt_token is required"},
 		{map[string]any{"mgmt_token": "two words"}, "mgmt_token is not a token"},
 		{map[string]any{"mgmt_token": "M.V1.\x00"}, "mgmt_token is not a token"},
-		{map[string]any{"mgmt_token": strings.Repeat("x", 5000)}, "mgmt_token is not a token"},
+		{map[string]any{"mgmt_token": strings.Repeat("x", 5000)}, "mgmt_token has 5000 characters"},
 		{map[string]any{"account_id": nil}, "account_id and cluster_id are required"},
 		{map[string]any{"account_id": "42"}, "account_id must be a UUID"},
 		{map[string]any{"cluster_id": "../../etc/passwd"}, "cluster_id must be a UUID"},
@@ -104,10 +104,10 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"ca_cert": "not PEM"}, "ca_cert: must be one certificate or more"},
 		{map[string]any{"ca_cert": key}, "ca_cert: must hold certificates only"},
 		{map[string]any{"ca_cert": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))}, "ca_cert: certificate 1 cannot be parsed"},
-		{map[string]any{"client_cert": cert}, "go together"},
-		{map[string]any{"client_key": key}, "go together"},
+		{map[string]any{"client_cert": cert}, "must be set together"},
+		{map[string]any{"client_key": key}, "must be set together"},
 		{map[string]any{"client_cert": cert, "client_key": cert}, "client_cert and client_key must be"},
-		{map[string]any{"disable_tls": true}, "product=clustered only"},
+		{map[string]any{"disable_tls": true}, "not for product=dedicated"},
 		{map[string]any{"product": "clustered", "host": "h", "disable_tls": true, "insecure_tls": true}, "disable_tls excludes"},
 		{map[string]any{"request_timeout": "41s"}, "request_timeout must be"},
 		{map[string]any{"request_timeout": 0}, "request_timeout must be"},
@@ -136,7 +136,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 
 func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
 	e := newEngine(t)
-	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "root token not accepted")
+	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "root credential not accepted")
 	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("no route") })
 	e.refuse(502, createOp, "config", e.config(), "no route")
 	e.configure(map[string]any{"verify": false})
@@ -190,7 +190,7 @@ func TestAStoredRootTokenNeverGoesToANewPlace(t *testing.T) {
 			for field, value := range c.to {
 				change[field] = value
 			}
-			e.refuse(400, updateOp, "config", change, "give mgmt_token anew")
+			e.refuse(400, updateOp, "config", change, "give mgmt_token again")
 		}
 		if e.cluster.Calls(issuertest.BeforeList) != calls {
 			t.Errorf("%v: the root token was sent", c.to)
@@ -206,8 +206,8 @@ func TestTheMountStaysWithItsClusterWhileTheLedgerHoldsTokens(t *testing.T) {
 	e.others["99999999-7777-4888-8999-aaaaaaaaaaaa"] = other
 	move := map[string]any{"cluster_id": "99999999-7777-4888-8999-aaaaaaaaaaaa", "mgmt_token": root.Secret.Reveal()}
 	h := e.creds()
-	e.refuse(400, updateOp, "config", move, "lease revoke", "same_cluster", "force")
-	e.refuse(400, deleteOp, "config", nil, "lease revoke", "or give force=true")
+	e.refuse(409, updateOp, "config", move, "lease revoke", "same_cluster", "force")
+	e.refuse(409, deleteOp, "config", nil, "lease revoke", "or give force=true")
 
 	move["force"] = true
 	e.write("config", move)
@@ -245,7 +245,7 @@ func TestTheRootTokensIDIsFoundOrGiven(t *testing.T) {
 		t.Errorf("found %v, want %s", got, e.root.ID)
 	}
 	stranger := e.cluster.Add("a stranger's", e.clock.Now().Add(time.Hour))
-	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token_id": stranger.ID}, "not the id of mgmt_token")
+	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token_id": stranger.ID}, "is not the ID of mgmt_token")
 
 	next := e.cluster.Add("next root", e.clock.Now().Add(24*time.Hour))
 	e.write("config", map[string]any{"mgmt_token": next.Secret.Reveal()})
@@ -329,8 +329,8 @@ func TestCheckNamesTheStepThatFails(t *testing.T) {
 		status int
 		words  []string
 	}{
-		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "program passed", "host"}},
-		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token mint others"}},
+		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "passed: program)", "host"}},
+		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token issue others"}},
 		{issuertest.BeforeList, 2, errors.New("no route"), 502, []string{"find, failed"}},
 		{issuertest.BeforeRevoke, 1, errors.New("boom"), 502, []string{"revoke, failed"}},
 		{issuertest.BeforeList, 4, errors.New("boom"), 502, []string{"dead, failed"}},

@@ -243,7 +243,7 @@ func (e *engine) promises(leases []*held) {
 			continue
 		}
 		nonce := strings.Split(strings.Trim(strings.Fields(info.Description)[0], "[]"), ":")[2]
-		if nonce != strings.Repeat("A", 26) && !strings.Contains(ledger, `"nonce":"`+nonce+`"`) {
+		if nonce != strings.Repeat("A", 26) && !strings.Contains(ledger, `"accessor":"`+nonce+`"`) {
 			e.t.Errorf("token %s is alive, without a lease and in no record", info.ID)
 		}
 	}

@@ -23,6 +23,7 @@ var (
 
 	errOtherCluster = errors.New("the token was issued on another cluster than the configured one")
 	errNotListed    = errors.New("the cluster does not list the token")
+	errStillListed  = errors.New("the cluster still lists the token")
 	errTooYoung     = errors.New("the cluster does not know the token, but the token is too new for this to prove anything")
 	errIsRoot       = errors.New("the token is the root credential")
 	errIsNextRoot   = errors.New("the token becomes the root credential: a rotation is under way")

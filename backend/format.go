@@ -48,6 +48,14 @@ func printable(text string) string {
 	}, text)
 }
 
+// sentence writes a phrase of a driver as a sentence.
+func sentence(phrase string) string {
+	if phrase == "" {
+		return ""
+	}
+	return strings.ToUpper(phrase[:1]) + strings.TrimSuffix(phrase[1:], ".") + "."
+}
+
 // shorten limits the length of a caller's text that an error message repeats.
 func shorten(s string) string {
 	const most = 64

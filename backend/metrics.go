@@ -44,12 +44,13 @@ var results = []string{resultSuccess, resultRefused, resultFailed}
 
 // The calls to the cluster whose duration is measured.
 const (
-	callIssue  = "issue"
-	callRevoke = "revoke"
-	callList   = "list"
+	callIssue   = "issue"
+	callRevoke  = "revoke"
+	callList    = "list"
+	callInspect = "inspect" // asks the server what it is
 )
 
-var calls = []string{callIssue, callRevoke, callList}
+var calls = []string{callIssue, callRevoke, callList, callInspect}
 
 // durationBuckets are the upper bounds of the buckets of a histogram, in seconds.
 // A request to a cluster takes at most issueTime.

@@ -31,15 +31,30 @@ func display(verb, suffix string) *framework.DisplayAttributes {
 
 // typeField selects the token type that an operation is about.
 var typeField = &framework.FieldSchema{
-	Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
-	Description: "Type of the tokens: `management` or `database`. Default: management.",
+	Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, adminType, Database},
+	Description: "Type of the tokens: `management` (or `admin`, which means the same) or `database`. Default: management.",
 }
 
-func checkType(tokenType string) error {
-	if tokenType != Management && tokenType != Database {
-		return badRequest("token_type must be %s or %s", Management, Database)
+// adminType is another word for Management: that of InfluxDB 3 Core, Enterprise
+// and Cloud.
+const adminType = "admin"
+
+// tokenTypeOf returns the token type that a word means. A word without a meaning
+// is returned as it is.
+func tokenTypeOf(word string) string {
+	if word == adminType {
+		return Management
 	}
-	return nil
+	return word
+}
+
+// requestedType returns the token type that a request names.
+func requestedType(d *framework.FieldData) (string, error) {
+	tokenType := tokenTypeOf(d.Get("token_type").(string))
+	if tokenType != Management && tokenType != Database {
+		return "", badRequest("token_type must be %s (or %s) or %s", Management, adminType, Database)
+	}
+	return tokenType, nil
 }
 
 // answers declares a response with fields.
@@ -87,7 +102,7 @@ func writes(op logical.Operation) bool {
 }
 
 // secretFields are the request fields that hold a secret.
-var secretFields = []string{"mgmt_token", "client_key"}
+var secretFields = []string{"mgmt_token", "admin_token", "client_key"}
 
 // HandleRequest refuses secrets that are not strings before the framework sees
 // them. A field that is given twice is a list, and the error of the framework

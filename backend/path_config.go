@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,18 +26,23 @@ func (b *backend) pathConfig() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"product": {
 				Type:          framework.TypeString,
-				Description:   "The product: `dedicated` (InfluxDB Cloud Dedicated) or `clustered` (InfluxDB Clustered).",
-				AllowedValues: []any{issuer.Dedicated, issuer.Clustered},
+				Description:   "The product: " + listProducts() + ".",
+				AllowedValues: productNames(),
 			},
 			"account_id": {Type: framework.TypeString, Description: "UUID of the account. Required for product=dedicated."},
 			"cluster_id": {Type: framework.TypeString, Description: "UUID of the cluster. Required for product=dedicated."},
-			"host":       {Type: framework.TypeString, Description: "Host name of the cluster, without scheme or port. Required for product=clustered. For product=dedicated it is optional, and returned with each credential."},
-			"port":       {Type: framework.TypeString, Description: "Port of the cluster. Default: the default of influxctl, 443."},
+			"host":       {Type: framework.TypeString, Description: "Host name of the cluster, without scheme or port. Required, except for product=dedicated, where it is only returned with each credential."},
+			"port":       {Type: framework.TypeString, Description: "Port of the cluster. Default: 8181 for product=core and enterprise, 443 otherwise."},
 			"api_url":    {Type: framework.TypeString, Description: "Origin of the HTTP Management API, which issues database tokens, for example https://cluster.example.com. Default: InfluxData's console for product=dedicated, the host for product=clustered."},
 			"mgmt_token": {
 				Type:         framework.TypeString,
-				Description:  "The root credential: the management token that issues and revokes the others. Never returned. Must be given again in a request that changes where it is sent.",
+				Description:  "The root credential of product=dedicated and clustered: the management token that issues and revokes the others. Never returned. Must be given again in a request that changes where it is sent.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Management token", Sensitive: true},
+			},
+			"admin_token": {
+				Type:         framework.TypeString,
+				Description:  "The root credential of InfluxDB 3 Core, Enterprise and Cloud: a named admin token. It is to them what mgmt_token is to the other products.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Admin token", Sensitive: true},
 			},
 			"mgmt_token_id": {Type: framework.TypeString, Description: "ID of the root credential, a UUID. Default: found in the list of the cluster, if exactly one valid token begins like mgmt_token."},
 			"ca_cert":       {Type: framework.TypeString, Description: "CA certificates of the cluster, in PEM. Default: those of the operating system."},
@@ -47,13 +53,13 @@ func (b *backend) pathConfig() *framework.Path {
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
 			"insecure_tls":               {Type: framework.TypeBool, Description: "Do not verify the certificate of the cluster. Anyone who can answer in its place receives the root credential. Default: false."},
-			"disable_tls":                {Type: framework.TypeBool, Description: "Use plain text; product=clustered only. Default: false."},
+			"disable_tls":                {Type: framework.TypeBool, Description: "Use plain text; not for product=dedicated, and for product=cloud with a loopback address only. Default: false."},
 			"request_timeout":            {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "Time limit of one request to the cluster, 1s to 40s. Default: 30s."},
 			"max_parallel":               {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "Number of requests to the cluster at the same time, 1 to 64. Default: 4."},
 			"rotation_period":            {Type: framework.TypeDurationSecond, Description: "Time between rotations of the root credential, at least 1h. Default: 0, no periodic rotation."},
 			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false, which rotates it after rotation_period, and before it expires if the engine issued it."},
-			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential. Default: three rotation periods, or 8760h without a period. 0: it never expires."},
-			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout."},
+			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential. Default: three rotation periods, or 8760h without a period. 0: it never expires, which product=core, enterprise and cloud do not allow."},
+			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout, and at least 1m for product=core, enterprise and cloud."},
 			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or a warning is given if nothing rotates it. Default: 168h."},
 			"verify":                     {Type: framework.TypeBool, Default: true, Description: "List the tokens of the cluster with the new settings first, and store nothing if that fails. Default: true."},
 			"same_cluster":               {Type: framework.TypeBool, Description: "The new host, port or IDs are other names of the configured cluster. Default: false."},
@@ -66,6 +72,7 @@ func (b *backend) pathConfig() *framework.Path {
 				"product": {Type: framework.TypeString}, "account_id": {Type: framework.TypeString}, "cluster_id": {Type: framework.TypeString},
 				"host": {Type: framework.TypeString}, "port": {Type: framework.TypeString}, "api_url": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
+				"admin_token_id": {Type: framework.TypeString}, "admin_token_expires_at": {Type: framework.TypeString}, "cluster_uuid": {Type: framework.TypeString},
 				"ca_cert": {Type: framework.TypeString}, "client_cert": {Type: framework.TypeString},
 				"insecure_tls": {Type: framework.TypeBool}, "disable_tls": {Type: framework.TypeBool},
 				"request_timeout": {Type: framework.TypeInt}, "max_parallel": {Type: framework.TypeInt},
@@ -81,6 +88,7 @@ func (b *backend) pathConfig() *framework.Path {
 		HelpDescription: `
     vault write influxdb/config product=dedicated \
         account_id=… cluster_id=… mgmt_token=@token
+    vault write influxdb/config product=enterprise host=… admin_token=@token
 
 One mount serves one cluster. A write changes the fields that it names and
 nothing else. Before anything is stored, the tokens of the cluster are listed
@@ -88,11 +96,13 @@ with the new settings (unless verify=false). If that fails, nothing is stored.
 
 The root credential is stored seal-wrapped and never returned. It is sent only to
 the place that it was written for: a request that changes product, host, port,
-api_url, ca_cert, insecure_tls or disable_tls must contain mgmt_token again.
+api_url, ca_cert, insecure_tls or disable_tls must contain mgmt_token, or
+admin_token, again.
 
 While the ledger holds tokens of the cluster, moving to another cluster or
 deleting the config needs force=true. If the cluster only has a new name, use
-same_cluster=true. Reading works while the cluster is out of reach.
+same_cluster=true. It is not needed if the cluster sends a UUID that config knows.
+Reading works while the cluster is out of reach.
 `,
 	}
 }
@@ -109,6 +119,9 @@ type configChange struct {
 	new    config
 	delete bool
 	force  bool
+
+	inspected bool // new.UUID is what the server says; otherwise the server was not asked
+	replaced  bool // the server at the same address is another cluster
 }
 
 // replacesRoot reports whether the change replaces a root credential that the
@@ -133,20 +146,19 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 			return fail(err)
 		}
 	}
-	ch.new = ch.old.with(d)
+	if ch.new, err = ch.old.with(d); err != nil {
+		return fail(badRequest("%v", err))
+	}
 	if ch.new.Root != ch.old.Root {
 		ch.new.RootSince, ch.new.RootAccessor = b.now(), ""
 	}
 	if err := b.permit(ctx, req.Storage, &ch, d); err != nil {
 		return fail(err)
 	}
-	warnings, retired := ch.new.warnings(), b.retiredRoots()
-	if d.Get("verify").(bool) {
-		found, err := b.verify(ctx, &ch.new)
-		if err != nil {
-			return fail(fmt.Errorf("nothing was stored: %w", err))
-		}
-		warnings = append(warnings, found...)
+	retired := b.retiredRoots()
+	warnings, err := b.prove(ctx, &ch, d)
+	if err != nil {
+		return fail(err)
 	}
 	if ch.new.Root != ch.old.Root && retired[ch.new.RootID] {
 		return fail(conflict("%s is being revoked, because a rotation has replaced it: create a new credential as an administrator, outside of Vault", ch.new.rootField()))
@@ -160,6 +172,35 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, d *fram
 	return withWarnings(append(warnings, found...)), nil
 }
 
+// prove identifies the cluster of a change and verifies the root credential, unless
+// the request says otherwise. It returns all warnings about the new config.
+func (b *backend) prove(ctx context.Context, ch *configChange, d *framework.FieldData) (warnings []string, err error) {
+	verify, warnings := d.Get("verify").(bool), ch.new.warnings()
+	refused := func(err error) error { return fmt.Errorf("nothing was stored: %w", err) }
+	ch.new.UUID = "" // until it is known again
+	if verify {
+		found, err := b.inspect(ctx, ch)
+		if err != nil {
+			return nil, refused(err)
+		}
+		warnings = append(warnings, found...)
+	}
+	if err := ch.identify(d.Get("same_cluster").(bool)); err != nil {
+		return nil, err
+	}
+	if err := b.permitLeaving(*ch); err != nil {
+		return nil, err
+	}
+	if verify {
+		found, err := b.verify(ctx, &ch.new)
+		if err != nil {
+			return nil, refused(err)
+		}
+		warnings = append(warnings, found...)
+	}
+	return append(warnings, ch.new.product().warnings(ch.new.RootID)...), nil
+}
+
 // withWarnings returns an answer without data, or nil without warnings.
 func withWarnings(warnings []string) *logical.Response {
 	if len(warnings) == 0 {
@@ -168,24 +209,40 @@ func withWarnings(warnings []string) *logical.Response {
 	return &logical.Response{Warnings: warnings}
 }
 
-// with returns the config with the fields that the request names changed.
-func (c config) with(d *framework.FieldData) config {
+// with returns the config with the fields that the request names changed. Fields
+// that the product does not have are cleared. It is an error if the request names
+// one of those.
+func (c config) with(d *framework.FieldData) (config, error) {
+	given := func(field string) string { return strings.TrimSpace(d.Get(field).(string)) }
+	credential := c.rootField()
+	if product := given("product"); product != "" {
+		c.Product = product
+	}
+	p := c.product()
+	if p.credential.name != credential {
+		c.Root, c.RootID, c.RootKnown, c.RootExpiresAt = issuer.Secret{}, "", false, time.Time{}
+	}
 	for field, target := range map[string]*string{
-		"product": &c.Product, "account_id": &c.AccountID, "cluster_id": &c.ClusterID,
+		"account_id": &c.AccountID, "cluster_id": &c.ClusterID,
 		"host": &c.Host, "port": &c.Port, "api_url": &c.APIURL, "ca_cert": &c.CACert, "client_cert": &c.ClientCert,
 	} {
-		if v, ok := d.GetOk(field); ok {
-			*target = strings.TrimSpace(v.(string))
+		if _, ok := d.GetOk(field); ok || p.foreign[field] != "" {
+			*target = given(field)
 		}
 	}
-	if v, ok := d.GetOk("mgmt_token"); ok {
+	for _, field := range slices.Sorted(maps.Keys(p.foreign)) {
+		if given(field) != "" {
+			return c, p.refuseForeign(field)
+		}
+	}
+	if v, ok := d.GetOk(p.credential.name); ok {
 		root := issuer.NewSecret(strings.TrimSpace(v.(string)))
 		if root != c.Root {
 			c.RootID, c.RootKnown, c.RootExpiresAt = "", false, time.Time{}
 		}
 		c.Root = root
 	}
-	if v, ok := d.GetOk("mgmt_token_id"); ok {
+	if v, ok := d.GetOk("mgmt_token_id"); ok && p.foreign["mgmt_token_id"] == "" {
 		c.RootID, c.RootKnown, c.RootExpiresAt = strings.TrimSpace(v.(string)), false, time.Time{}
 	}
 	if v, ok := d.GetOk("client_key"); ok {
@@ -204,19 +261,18 @@ func (c config) with(d *framework.FieldData) config {
 		c.MaxParallel = v.(int)
 	}
 	c.Rotation = c.Rotation.with(d)
-	return c
+	return c, nil
 }
 
-// permit checks a change without the cluster, and sets the new fingerprint: the
-// old one if the cluster stays the same.
+// permit checks a change without the cluster.
 func (b *backend) permit(ctx context.Context, s logical.Storage, ch *configChange, d *framework.FieldData) error {
 	if err := ch.new.validate(); err != nil {
 		return badRequest("%v", err)
 	}
-	_, rootGiven := d.GetOk("mgmt_token")
+	_, rootGiven := d.GetOk(ch.new.rootField())
 	if !rootGiven && ch.new.place() != ch.old.place() {
 		return badRequest("this changes where the root credential is sent: give %[1]s again in the same request. "+
-			"If no one knows it, because it was rotated, create a new management token as an administrator, outside of Vault, and give that as %[1]s", ch.new.rootField())
+			"If no one knows it, because it was rotated, create a new %[2]s as an administrator, outside of Vault, and give that as %[1]s", ch.new.rootField(), ch.new.product().credential.noun)
 	}
 	if ch.old.RootAccessor != "" && !rootGiven && ch.new.RootID != ch.old.RootID {
 		return badRequest("mgmt_token_id cannot be changed: the engine issued the root credential and knows its ID")
@@ -227,12 +283,7 @@ func (b *backend) permit(ctx context.Context, s logical.Storage, ch *configChang
 	if ch.new.RootAccessor == "" && b.isLedgerToken(ch.new.RootID) {
 		return badRequest("%s: %v", ch.new.rootField(), errLeased)
 	}
-	ch.new.Fingerprint = ch.new.currentFingerprint()
-	sameNames := ch.new.Fingerprint == ch.old.currentFingerprint()
-	if ch.before != nil && (sameNames || d.Get("same_cluster").(bool)) {
-		ch.new.Fingerprint = ch.old.Fingerprint
-	}
-	return b.permitLeaving(*ch)
+	return nil
 }
 
 // isLedgerToken reports whether the ledger has a record of a token with this ID
@@ -264,9 +315,9 @@ func (b *backend) permitLeaving(ch configChange) error {
 	if !ch.delete {
 		what, or = "move to another cluster", "same_cluster=true if it is the same cluster under a new name, or "
 	}
-	return conflict("cannot %s: the ledger holds tokens that only the present config can revoke. "+
+	return conflict("%scannot %s: the ledger holds tokens that only the present config can revoke. "+
 		"Revoke them first (`vault lease revoke -prefix` on this mount's creds, then wait until status shows ledger_loaded true and no tokens), "+
-		"or give %sforce=true to leave them valid until they expire", what, or)
+		"or give %sforce=true to leave them valid until they expire", ch.whyOther(), what, or)
 }
 
 // changeConfig stores a change, unless the config was changed since it was read.
@@ -274,7 +325,7 @@ func (b *backend) permitLeaving(ch configChange) error {
 // lock that the write takes: a token that is issued at the same time stores its
 // record first and then reads the config under this lock.
 func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch configChange) (warnings []string, err error) {
-	retired := b.retired(ch.old, ch.old.RootAccessor, ch.old.Rotation.overlap(ch.old.Timeout))
+	retired := b.retired(ch.old, ch.old.RootAccessor, ch.old.overlap())
 	if err := b.storeChange(ctx, s, ch, retired); err != nil {
 		return nil, err
 	}
@@ -323,13 +374,20 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		return fail(err)
 	}
 	data := map[string]any{
-		"product": c.Product, "account_id": c.AccountID, "cluster_id": c.ClusterID, "host": c.Host, "port": c.Port, "api_url": c.APIURL,
-		"mgmt_token_id": c.RootID, "ca_cert": c.CACert, "client_cert": c.ClientCert,
+		"product": c.Product, "host": c.Host, "port": c.port(), "ca_cert": c.CACert, "client_cert": c.ClientCert,
 		"insecure_tls": c.InsecureTLS, "disable_tls": c.DisableTLS,
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,
 		"rotation_period": int(c.Rotation.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
-		"rotation_overlap": int(c.Rotation.overlap(c.Timeout).Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
+		"rotation_overlap": int(c.overlap().Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
 		"disable_automated_rotation": c.Rotation.Disabled, "mount_tag": string(b.tag),
+	}
+	for field, value := range map[string]string{"account_id": c.AccountID, "cluster_id": c.ClusterID, "api_url": c.APIURL} {
+		if c.product().foreign[field] == "" {
+			data[field] = value
+		}
+	}
+	if c.UUID != "" {
+		data["cluster_uuid"] = c.UUID
 	}
 	c.describeRoot(data)
 	resp := &logical.Response{Data: data}
@@ -341,9 +399,9 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 
 // describeRoot adds what is known about the root credential to an answer.
 func (c config) describeRoot(data map[string]any) {
-	data["mgmt_token_id"] = c.RootID
+	data[c.rootField()+"_id"] = c.RootID
 	if c.RootID != "" {
-		data["mgmt_token_expires_at"] = c.rootExpiry()
+		data[c.rootField()+"_expires_at"] = c.rootExpiry()
 	}
 	if c.RootAccessor != "" {
 		data["last_vault_rotation"] = timestamp(c.RootSince)

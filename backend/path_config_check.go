@@ -45,10 +45,10 @@ func (b *backend) pathConfigCheck() *framework.Path {
     vault write -f influxdb/config/check
     vault write influxdb/config/check token_type=database
 
-Checks the vendor's program (database tokens need none), lists the tokens of the
-cluster, issues a token that expires in ten minutes, finds it by its tag, compares
-the clocks, revokes the token, and sees in the list that it is revoked. It stops
-at the first step that fails, and says which one it is and what to do.
+Checks the vendor's program (not every kind of token needs one), lists the tokens
+of the cluster, issues a token that expires in ten minutes, finds it by its tag,
+compares the clocks, revokes the token, and sees in the list that it is revoked. It
+stops at the first step that fails, and says which one it is and what to do.
 
 It is not documented whether a management token may issue others on every
 cluster. This check finds out. Its token is in the ledger like any other, so a
@@ -65,8 +65,11 @@ type check struct {
 	config    config
 	record    ledger.Record
 	began     time.Time // of issuing the token
+	revoked   bool      // the token is proved to be revoked
 	resp      *logical.Response
 }
+
+func (k *check) client() guardedIssuer { return k.issuerOf(k.config, k.tokenType) }
 
 // A checkStep proves one thing and returns what it found.
 type checkStep struct {
@@ -77,7 +80,7 @@ type checkStep struct {
 
 var checkSteps = []checkStep{
 	{"program", (*check).program, "Register the plugin with -env=INFLUXCTL_PATH=… naming an executable influxctl of version 2.9.7 or later."},
-	{"list", (*check).list, "Check host, port, TLS settings and mgmt_token in config, and that the host of Vault reaches the cluster."},
+	{"list", (*check).list, "Check host, port, TLS settings and the root credential (mgmt_token or admin_token) in config, and that the host of Vault reaches the cluster."},
 	{"create", (*check).create, "If the root credential can list tokens and not create them, this cluster does not let a management token issue others, and this engine cannot be used with it."},
 	{"find", (*check).find, "The token was created, but the list does not show its description. The engine could not find a token again after a lost answer."},
 	{"clock", (*check).clock, "Set the clocks of the hosts of Vault by NTP."},
@@ -102,8 +105,8 @@ func (s checkStep) failure(i int, passed []string, cause error) error {
 }
 
 func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	tokenType := d.Get("token_type").(string)
-	if err := checkType(tokenType); err != nil {
+	tokenType, err := requestedType(d)
+	if err != nil {
 		return fail(err)
 	}
 	c, err := loadConfig(ctx, req.Storage)
@@ -142,21 +145,41 @@ func (k *check) program(ctx context.Context) (string, error) {
 }
 
 func (k *check) list(ctx context.Context) (string, error) {
+	about, err := k.server(ctx)
+	if err != nil {
+		return "", err
+	}
 	n, valid := 0, 0
-	err := k.issuerOf(k.config, k.tokenType).List(ctx, func(info issuer.Info) error {
+	err = k.client().List(ctx, func(info issuer.Info) error {
 		n++
 		if !info.Dead(k.now()) {
 			valid++
 		}
 		return nil
 	})
-	return fmt.Sprintf("%s, %d of them valid", plural(n, "token"), valid), err
+	return fmt.Sprintf("%s%s, %d of them valid", about, plural(n, "token"), valid), err
+}
+
+// server says which server the cluster is, if the product can be asked.
+func (k *check) server(ctx context.Context) (string, error) {
+	server, can, err := k.client().Inspect(ctx)
+	if err != nil || !can {
+		return "", err
+	}
+	if server.Warning != "" {
+		k.resp.AddWarning(sentence(server.Warning))
+	}
+	about := strings.TrimSpace(k.config.product().title + " " + server.Version)
+	if server.UUID != "" {
+		about += ", cluster-uuid " + server.UUID
+	}
+	return about + ": ", nil
 }
 
 func (k *check) create(ctx context.Context) (string, error) {
 	k.began = k.now()
 	token, r, err := k.issue(ctx, k.storage, k.config, order{
-		role: checkRole, tokenType: k.tokenType, text: "config/check", // a database token without databases
+		role: checkRole, tokenType: k.tokenType, text: "config/check", read: k.config.product().checkRead,
 		expiresAt: ceilSecond(k.began.Add(checkTTL)).UTC(),
 		hold: func(_ context.Context, _ issuer.Token, r *ledger.Record) error {
 			r.LeaseEnd = k.now().Add(checkTTL)
@@ -174,11 +197,20 @@ func (k *check) create(ctx context.Context) (string, error) {
 // find waits until the list shows the token.
 func (k *check) find(ctx context.Context) (string, error) {
 	info, err := k.await(ctx, func(info issuer.Info) bool { return info.ID == k.record.TokenID })
-	if err == nil && !info.ExpiresAt.Equal(k.record.ExpiresAt) {
+	if err == nil && !info.ExpiresAt.Equal(k.record.ExpiresAt) && !k.rightLife(info) {
 		err = fmt.Errorf("the cluster says that the token expires at %s; requested was %s",
 			timestampOrNever(info.ExpiresAt), timestamp(k.record.ExpiresAt))
 	}
 	return "by its tag " + k.tag.tag(k.record.Accessor), err
+}
+
+// rightLife reports whether the token lives as long as was asked, by the clock of
+// the cluster. Some products are asked for a life in whole seconds, not for the time
+// of the expiry.
+func (k *check) rightLife(info issuer.Info) bool {
+	life, answered := info.ExpiresAt.Sub(info.CreatedAt), k.record.LeaseEnd.Add(-checkTTL)
+	shortest, longest := k.record.ExpiresAt.Sub(answered)-time.Second, k.record.ExpiresAt.Sub(k.began)+time.Second
+	return !info.CreatedAt.IsZero() && shortest <= life && life <= longest
 }
 
 // clock compares the clocks of the cluster and of Vault. A difference is a warning
@@ -198,17 +230,40 @@ func (k *check) clock(ctx context.Context) (string, error) {
 	return fmt.Sprintf("they differ by at most %s", (skew + time.Second).Round(time.Second)), nil
 }
 
-// revoke revokes the token. The record stays until dead has seen the result.
+// revoke revokes the token. The record stays until dead has seen the result. A node
+// that has not learned of the token yet says that it does not know it.
 func (k *check) revoke(ctx context.Context) (string, error) {
-	began := k.now()
-	client := k.issuerOf(k.config, k.tokenType)
-	failed := k.revokeIDs(ctx, k.storage, client, k.config, map[string][]string{k.record.Accessor: {k.record.TokenID}})
-	k.metrics.count(opRevoke, failed[k.record.TokenID])
-	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), failed[k.record.TokenID]
+	began, behind := k.now(), false
+	var err error
+	_ = retry(ctx, checkWait, func() bool { // err says more than the end of the wait
+		id := k.record.TokenID
+		err = k.revokeIDs(ctx, k.storage, k.client(), k.config, map[string][]string{k.record.Accessor: {id}})[id]
+		stale := errors.Is(err, issuer.ErrUnknown) && k.client().traits().SpreadTime > 0
+		behind = behind || stale
+		return !stale
+	})
+	k.metrics.count(opRevoke, err)
+	if behind {
+		k.resp.AddWarning("The cluster has several nodes: one of them did not know the token yet. A revoked token may work on other nodes until they learn of the revocation.")
+	}
+	k.revoked = err == nil
+	if behind && !k.revoked && errors.Is(err, issuer.ErrUnknown) {
+		return "not yet: the nodes that answered do not know the token, so the engine revokes it later", nil
+	}
+	return "in " + k.now().Sub(began).Round(time.Millisecond).String(), err
 }
 
 // dead waits until the list shows the token as revoked, or not any more.
 func (k *check) dead(ctx context.Context) (string, error) {
+	if !k.revoked {
+		return "not seen, because the token is not revoked yet", k.leave(ctx)
+	}
+	if k.client().traits().KeepsExpired {
+		if err := k.awaitAbsence(ctx); err != nil {
+			return "", err
+		}
+		return "the list does not show the token any more", k.ledger.Drop(ctx, k.storage, checkRole, k.record.Accessor)
+	}
 	_, err := k.await(ctx, func(info issuer.Info) bool {
 		return info.ID == k.record.TokenID && info.Dead(k.now())
 	})
@@ -218,11 +273,38 @@ func (k *check) dead(ctx context.Context) (string, error) {
 	return "the list shows the token as revoked", k.ledger.Drop(ctx, k.storage, checkRole, k.record.Accessor)
 }
 
+// leave leaves the revocation of the token to the worker.
+func (k *check) leave(ctx context.Context) error {
+	_, err := k.ledger.Change(ctx, k.storage, checkRole, k.record.Accessor, func(r *ledger.Record) error {
+		r.State, r.Deadline = ledger.Revoking, k.now().Add(time.Minute)
+		return nil
+	})
+	return err
+}
+
+// awaitAbsence lists the tokens of the cluster until a list does not show the token.
+// It is for products where a revoked token vanishes.
+func (k *check) awaitAbsence(ctx context.Context) (err error) {
+	listed := true
+	_ = retry(ctx, checkWait, func() bool { // listed says more than the end of the wait
+		listed = false
+		err = k.client().List(ctx, func(info issuer.Info) error {
+			listed = listed || info.ID == k.record.TokenID
+			return nil
+		})
+		return err != nil || !listed
+	})
+	if err == nil && listed {
+		err = errStillListed
+	}
+	return err
+}
+
 // await lists the tokens of the cluster until one with the tag of the record
 // satisfies wanted.
 func (k *check) await(ctx context.Context, wanted func(issuer.Info) bool) (hit issuer.Info, err error) {
 	timeout := retry(ctx, checkWait, func() bool {
-		err = k.issuerOf(k.config, k.tokenType).List(ctx, func(info issuer.Info) error {
+		err = k.client().List(ctx, func(info issuer.Info) error {
 			if accessor, ok := k.tag.accessor(info.Description); ok && accessor == k.record.Accessor && wanted(info) {
 				hit = info
 			}

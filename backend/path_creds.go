@@ -17,9 +17,9 @@ func (b *backend) pathCreds() *framework.Path {
 	credential := answers(http.StatusOK, map[string]*framework.FieldSchema{
 		"token": {Type: framework.TypeString, Required: true}, "token_id": {Type: framework.TypeString, Required: true},
 		"description": {Type: framework.TypeString, Required: true}, "expires_at": {Type: framework.TypeString, Required: true},
-		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true},
-		"cluster_id": {Type: framework.TypeString, Required: true}, "host": {Type: framework.TypeString, Required: true},
-		"port": {Type: framework.TypeString, Required: true}, "token_type": {Type: framework.TypeString, Required: true},
+		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString},
+		"cluster_id": {Type: framework.TypeString}, "host": {Type: framework.TypeString, Required: true},
+		"port": {Type: framework.TypeString, Required: true}, "url": {Type: framework.TypeString}, "token_type": {Type: framework.TypeString, Required: true},
 		"accessor": {Type: framework.TypeString, Required: true}, "metadata": {Type: framework.TypeMap},
 	})
 	return &framework.Path{
@@ -42,6 +42,9 @@ Every read issues a new token. The token is revoked when its lease ends, when th
 lease is revoked, and when the Vault token that read it ends. If revoke_on of the
 role is expiry, the token stays valid until expires_at instead, and a warning says
 so. A warning explains why a lease is shorter than requested.
+
+The answer says where the token can be used: url is the origin for reading and
+writing data, if config has a host.
 `,
 	}
 }
@@ -80,7 +83,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 		return nil, badRequest("description of the role: %v", err)
 	}
 	l, err := b.issueLeased(ctx, req.Storage, c, t, order{
-		role: r.Name, tokenType: r.TokenType, read: r.Read, write: r.Write, maxActive: r.MaxActive,
+		role: r.Name, tokenType: r.tokenType(), read: r.Read, write: r.Write, maxActive: r.MaxActive,
 		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID, revokeOn: r.storedRevokeOn(),
 	})
 	if err != nil {
@@ -88,7 +91,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 	}
 	data := map[string]any{
 		"token": l.token.Secret.Reveal(), "token_id": l.token.ID, "accessor": l.record.Accessor,
-		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.TokenType,
+		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.tokenType(),
 	}
 	c.address().add(data)
 	if len(r.Metadata) > 0 {

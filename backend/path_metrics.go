@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
@@ -189,11 +188,10 @@ func (b *backend) staticSwitches(ctx context.Context, s logical.Storage) (map[st
 	return switches, nil
 }
 
-// programMetrics adds whether the vendor's program can be used, if the configured
-// product needs one.
+// programMetrics adds whether the vendor's program can be used, if one is needed.
 func (b *backend) programMetrics(ctx context.Context, c config, page *metricsPage) {
-	driver, ok := b.drivers[c.Product][Management].(issuer.ProgramDriver)
-	if !ok {
+	driver := b.programDriver(c.Product)
+	if driver == nil {
 		return
 	}
 	_, err := driver.Program(ctx)

@@ -38,8 +38,8 @@ func (b *backend) pathRole() *framework.Path {
 			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "Length of a lease with all its renewals. It decides the expiry of the token. Default: 0, the same as ttl, so that leases are not renewable."},
 			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "Template for the description of the tokens, with the fields .RoleName, .DisplayName, .EntityID and .MountPoint, if, and a few functions. The engine puts its tag in front and cuts the result to 100 characters. Default: role and display name."},
 			"token_type": {
-				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, Database},
-				Description: "Type of the tokens: `management`, with full administrative rights, or `database`, which reads and writes data. Default: management.",
+				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, adminType, Database},
+				Description: "Type of the tokens: `management` (or `admin`, which means the same), with full administrative rights, or `database`, which reads and writes data and does not exist with product=core. Default: management.",
 			},
 			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
 			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
@@ -102,18 +102,22 @@ func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *frame
 }
 
 func (b *backend) roleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := b.storeRole(ctx, req.Storage, d)
+	p, err := configuredProduct(ctx, req.Storage)
+	if err != nil {
+		return fail(err)
+	}
+	r, err := b.storeRole(ctx, req.Storage, d, p)
 	if err != nil {
 		return fail(err)
 	}
 	b.Logger().Info("role written", "role", r.Name, "ttl", shortDuration(r.TTL), "max_ttl", shortDuration(r.MaxTTL))
 	b.event(ctx, "role-write", "roles/"+r.Name, "role", r.Name)
-	return withWarnings(r.warnings(b.System().MaxLeaseTTL())), nil
+	return withWarnings(append(r.warnings(b.System().MaxLeaseTTL()), p.roleWarnings()...)), nil
 }
 
 // storeRole reads a role, changes the fields that the request names, and stores
-// the result.
-func (b *backend) storeRole(ctx context.Context, s logical.Storage, d *framework.FieldData) (role, error) {
+// the result, if the configured product has such tokens.
+func (b *backend) storeRole(ctx context.Context, s logical.Storage, d *framework.FieldData, p product) (role, error) {
 	b.rolesMu.Lock()
 	defer b.rolesMu.Unlock()
 	name := d.Get("name").(string)
@@ -127,6 +131,9 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, d *framework
 	r = r.with(d)
 	if err := r.validate(); err != nil {
 		return r, badRequest("%v", err)
+	}
+	if err := p.checkType(r.tokenType()); err != nil {
+		return r, err
 	}
 	entry, err := r.entry()
 	if err != nil {
@@ -182,7 +189,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	if len(r.Metadata) > 0 {
 		data["metadata"] = r.Metadata
 	}
-	if r.TokenType == Database {
+	if r.tokenType() == Database {
 		data["read_databases"], data["write_databases"] = nonNil(r.Read), nonNil(r.Write)
 	}
 	now, err := newTerms(r, 0, b.System().MaxLeaseTTL(), b.now())

@@ -22,9 +22,10 @@ func (b *backend) pathRotateRoot() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: operation(b.rotateRoot, "rotate", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"state":         {Type: framework.TypeString, Required: true},
-				"mgmt_token_id": {Type: framework.TypeString, Required: true}, "mgmt_token_expires_at": {Type: framework.TypeString, Required: true},
-				"previous_mgmt_token_id": {Type: framework.TypeString, Required: true}, "previous_revoked_after": {Type: framework.TypeString},
-				"next_vault_rotation": {Type: framework.TypeString},
+				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString}, "previous_mgmt_token_id": {Type: framework.TypeString},
+				"admin_token_id": {Type: framework.TypeString}, "admin_token_expires_at": {Type: framework.TypeString}, "previous_admin_token_id": {Type: framework.TypeString},
+				"previous_revoked_after": {Type: framework.TypeString},
+				"next_vault_rotation":    {Type: framework.TypeString},
 			})),
 		},
 		HelpSynopsis: "Replace the root credential by a new one that only Vault knows.",
@@ -45,7 +46,11 @@ state=proving, the old root credential stays in use, and the rotation continues
 by itself. See status.
 
 The old root credential can be revoked only if its ID is known. See mgmt_token_id
-of config.
+of config. The operator token _admin of InfluxDB 3 Core, Enterprise and Cloud cannot
+be rotated: create a named admin token and write that to config.
+
+The answer names the credentials in mgmt_token_id and previous_mgmt_token_id, or in
+admin_token_id and previous_admin_token_id where config has admin_token.
 `,
 	}
 }
@@ -62,12 +67,12 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, _ *frame
 	r, err := b.rotateNow(ctx, req.Storage, c)
 	b.noteRotation(ctx, err)
 	resp := &logical.Response{Data: map[string]any{
-		"state": "rotated", "mgmt_token_id": r.TokenID, "mgmt_token_expires_at": timestampOrNever(r.ExpiresAt),
-		"previous_mgmt_token_id": r.From.RootID,
+		"state": "rotated", c.rootField() + "_id": r.TokenID, c.rootField() + "_expires_at": timestampOrNever(r.ExpiresAt),
+		"previous_" + c.rootField() + "_id": r.From.RootID,
 	}}
 	switch {
 	case err == nil:
-		resp.Data["previous_revoked_after"] = timestamp(b.now().Add(c.Rotation.overlap(c.Timeout)))
+		resp.Data["previous_revoked_after"] = timestamp(b.now().Add(c.overlap()))
 		b.explainExpiry(ctx, req.Storage, r, resp)
 		return resp, nil
 	case errors.Is(err, errNotProved) && !errors.Is(err, errCancelled):

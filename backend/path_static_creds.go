@@ -31,7 +31,7 @@ func (b *backend) pathStaticCreds() *framework.Path {
 				Responses: answers(http.StatusOK, map[string]*framework.FieldSchema{
 					"token": {Type: framework.TypeString, Required: true}, "token_id": {Type: framework.TypeString, Required: true}, "accessor": {Type: framework.TypeString, Required: true},
 					"token_type": {Type: framework.TypeString, Required: true}, "description": {Type: framework.TypeString, Required: true}, "expires_at": {Type: framework.TypeString, Required: true},
-					"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString, Required: true}, "cluster_id": {Type: framework.TypeString, Required: true},
+					"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString}, "cluster_id": {Type: framework.TypeString}, "url": {Type: framework.TypeString},
 					"host": {Type: framework.TypeString, Required: true}, "port": {Type: framework.TypeString, Required: true}, "metadata": {Type: framework.TypeMap},
 					"rotation_period": {Type: framework.TypeInt, Required: true}, "rotation_schedule": {Type: framework.TypeString}, "rotation_window": {Type: framework.TypeInt},
 					"last_vault_rotation": {Type: framework.TypeString, Required: true}, "next_vault_rotation": {Type: framework.TypeString},

@@ -36,8 +36,8 @@ func (b *backend) pathStaticRole() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role: letters, digits, - . and _, at most 128 characters."},
 			"token_type": {
-				Type: framework.TypeString, Default: Database, AllowedValues: []any{Management, Database},
-				Description: "Type of the token: `database`, which reads and writes data, or `management`, with full administrative rights. Default: database.",
+				Type: framework.TypeString, Default: Database, AllowedValues: []any{Management, adminType, Database},
+				Description: "Type of the token: `database`, which reads and writes data, or `management` (or `admin`, which means the same), with full administrative rights. Default: database.",
 			},
 			"read_databases":             {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
 			"write_databases":            {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
@@ -120,7 +120,14 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if err := r.validate(); err != nil {
 		return fail(badRequest("%v", err))
 	}
-	warnings := r.warnings()
+	p, err := configuredProduct(ctx, req.Storage)
+	if err == nil {
+		err = p.checkType(r.tokenType())
+	}
+	if err != nil {
+		return fail(err)
+	}
+	warnings := r.warnings(p)
 	switch {
 	case exists:
 		err = b.changeStatic(ctx, req.Storage, old, r)
@@ -218,8 +225,11 @@ func (b *backend) planFrom(r staticRole, current staticToken) time.Time {
 }
 
 // warnings explains effects of the role that its author may not expect.
-func (r staticRole) warnings() (w []string) {
-	if r.TokenType == Management {
+func (r staticRole) warnings(p product) (w []string) {
+	switch {
+	case p.everyTokenAdmin:
+		w = p.roleWarnings()
+	case r.tokenType() == Management:
 		w = append(w, "Every reader of this role gets a management token, which has full administrative rights. Use token_type=database for applications.")
 	}
 	if r.Disabled {
@@ -240,7 +250,7 @@ func (b *backend) staticRoleRead(ctx context.Context, req *logical.Request, d *f
 		"token_type": r.TokenType, "description": r.Description, "metadata": r.Metadata,
 		"rotation_grace_period": int(r.grace().Seconds()), "token_ttl": int(r.tokenTTL().Seconds()), "disable_automated_rotation": r.Disabled,
 	}
-	if r.TokenType == Database {
+	if r.tokenType() == Database {
 		data["read_databases"], data["write_databases"] = nonNil(r.Read), nonNil(r.Write)
 	}
 	r.Schedule.describe(data)

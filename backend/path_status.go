@@ -22,7 +22,8 @@ func (b *backend) pathStatus() *framework.Path {
 				"version": {Type: framework.TypeString}, "mount_tag": {Type: framework.TypeString},
 				"configured": {Type: framework.TypeBool, Required: true}, "cluster": {Type: framework.TypeString},
 				"mgmt_token_id": {Type: framework.TypeString}, "mgmt_token_expires_at": {Type: framework.TypeString},
-				"mgmt_token_since": {Type: framework.TypeString}, "last_vault_rotation": {Type: framework.TypeString}, "next_vault_rotation": {Type: framework.TypeString},
+				"admin_token_id": {Type: framework.TypeString}, "admin_token_expires_at": {Type: framework.TypeString},
+				"mgmt_token_since": {Type: framework.TypeString}, "admin_token_since": {Type: framework.TypeString}, "last_vault_rotation": {Type: framework.TypeString}, "next_vault_rotation": {Type: framework.TypeString},
 				"rotation_to": {Type: framework.TypeString}, "rotation_since": {Type: framework.TypeString},
 				"rotation_last_failure": {Type: framework.TypeString}, "rotation_failed_at": {Type: framework.TypeString}, "rotation_next_try_at": {Type: framework.TypeString},
 				"cli_path": {Type: framework.TypeString}, "cli_version": {Type: framework.TypeString},
@@ -67,7 +68,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	}
 	b.describeLedger(ctx, req.Storage, c, req.MountPoint, resp)
 	b.health.describe(data)
-	b.describeProgram(ctx, resp)
+	b.describeProgram(ctx, c.Product, resp)
 	return resp, nil
 }
 
@@ -77,7 +78,7 @@ func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config,
 	data["cluster"] = c.Fingerprint
 	c.describeRoot(data)
 	if !c.RootSince.IsZero() {
-		data["mgmt_token_since"] = timestamp(c.RootSince)
+		data[c.rootField()+"_since"] = timestamp(c.RootSince)
 	}
 	r, underWay, err := findRotation(ctx, s)
 	if underWay {
@@ -166,9 +167,10 @@ func (b *backend) describeRevoking(ctx context.Context, s logical.Storage) []str
 	return lines
 }
 
-// describeProgram adds what is known about the vendor's program.
-func (b *backend) describeProgram(ctx context.Context, resp *logical.Response) {
-	driver := b.programDriver()
+// describeProgram adds what is known about the vendor's program, if the product
+// needs one.
+func (b *backend) describeProgram(ctx context.Context, product string, resp *logical.Response) {
+	driver := b.programDriver(product)
 	if driver == nil {
 		return
 	}

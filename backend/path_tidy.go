@@ -42,9 +42,12 @@ func (b *backend) pathTidy() *framework.Path {
     vault write influxdb/tidy dry_run=false revoke_unknown=<mount tag>
 
 Compares tokens of one type: management, unless token_type=database is given.
-The answer counts and names
+InfluxDB 3 Core, Enterprise and Cloud list all types together, and all are
+compared. The answer counts and names
 
-  unknown     valid tokens with the tag of this mount and without a record
+  unknown     valid tokens with the tag of this mount and without a record. With
+              InfluxDB 3 Core, Enterprise and Cloud also expired ones: they stay on
+              the server until they are deleted
   dead        tokens in the ledger that the cluster lists as revoked or expired
   not_listed  tokens in the ledger that the cluster does not list; this proves
               nothing, because a list may lag
@@ -70,8 +73,8 @@ func (b *backend) tidy(ctx context.Context, req *logical.Request, d *framework.F
 	if confirmation != "" && confirmation != string(b.tag) {
 		return fail(badRequest("revoke_unknown must be the tag of this mount, %s, as a confirmation", b.tag))
 	}
-	tokenType := d.Get("token_type").(string)
-	if err := checkType(tokenType); err != nil {
+	tokenType, err := requestedType(d)
+	if err != nil {
 		return fail(err)
 	}
 	c, err := loadConfig(ctx, req.Storage)
@@ -111,7 +114,7 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 	found := comparison{missing: map[string]ledger.Entry{}}
 	accessors := map[string]string{} // by token ID: a root credential of an operator has no tag
 	for _, e := range b.ledger.Settled() {
-		if e.TokenType == tokenType && e.Fingerprint == c.Fingerprint {
+		if (e.TokenType == tokenType || client.traits().OneList) && e.Fingerprint == c.Fingerprint {
 			found.missing[e.Accessor] = e
 			accessors[e.TokenID] = e.Accessor
 		}

@@ -304,7 +304,10 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 			r.Deadline = now.Add(backoff(time.Minute, time.Hour, r.Absences))
 			r.Absences++
 			return nil
-		case r.State == ledger.Issuing: // the list failed: nothing was learned
+		case r.State == ledger.Issuing: // it stays: the token may still appear
+			if r.TokenID != "" && errors.Is(cause, errTooYoung) { // it was not found by its name
+				r.Absences++
+			}
 		default:
 			r.State = ledger.Revoking
 		}

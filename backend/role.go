@@ -26,7 +26,7 @@ const (
 // A role describes the tokens that callers may request under its name.
 type role struct {
 	Name        string
-	TokenType   string // Management or Database
+	TokenType   string // as it was written: a word for Management or Database
 	TTL         time.Duration
 	MaxTTL      time.Duration // 0: same as TTL
 	Description string        // a template over descriptionData
@@ -39,6 +39,9 @@ type role struct {
 // revokeOnLease is the RevokeOn of a role whose tokens are revoked when their lease
 // ends.
 const revokeOnLease = "lease"
+
+// tokenType is the type of the tokens.
+func (r role) tokenType() string { return tokenTypeOf(r.TokenType) }
 
 // storedRole is the stored form of a role, under role/<name>.
 type storedRole struct {
@@ -147,17 +150,17 @@ func (r role) validate() error {
 
 func (r role) validateType() error {
 	databases := slices.Concat(r.Read, r.Write)
-	switch r.TokenType {
+	switch r.tokenType() {
 	case Management:
 		if len(databases) > 0 {
-			return fmt.Errorf("read_databases and write_databases are for token_type=%s; a management token has no access to data", Database)
+			return fmt.Errorf("read_databases and write_databases are for token_type=%s; they do not limit a management token", Database)
 		}
 	case Database:
 		if len(databases) == 0 {
 			return fmt.Errorf("token_type=%s needs read_databases, write_databases or both; * means all databases", Database)
 		}
 	default:
-		return fmt.Errorf("token_type must be %s or %s", Management, Database)
+		return fmt.Errorf("token_type must be %s (or %s) or %s", Management, adminType, Database)
 	}
 	for _, name := range databases {
 		if strings.ContainsAny(name, "[]\"") {

@@ -10,10 +10,15 @@ import (
 )
 
 var (
-	errNoRootID = errors.New("the ID of the root credential is unknown, so it could not be revoked; set mgmt_token_id in config")
+	errNoRootID = errors.New("the ID of the root credential is unknown, so it could not be revoked")
 	errLeased   = errors.New("this token was issued by this secrets engine, so it is revoked when its lease or rotation ends. " +
 		"Create a credential of its own for the engine, as an administrator, outside of Vault, and write that one")
 )
+
+// noRootID is errNoRootID with what to do about it.
+func (c config) noRootID() error {
+	return fmt.Errorf("%w; %s", errNoRootID, c.product().credential.unidentified)
+}
 
 // A rootIdentity is what one list of the cluster says about the root credential.
 type rootIdentity struct {
@@ -44,7 +49,7 @@ func (b *backend) identifyRoot(ctx context.Context, c config) (rootIdentity, err
 	var root issuer.Info
 	switch {
 	case named != nil && (named.Dead(now) || !named.Matches(c.Root) && (named.Prefix != "" || named.HashPrefix != "")):
-		return rootIdentity{}, badRequest("mgmt_token_id %s is not the ID of %s", c.RootID, c.rootField())
+		return rootIdentity{}, badRequest("%[1]s_id %[2]s is not the ID of %[1]s", c.rootField(), c.RootID)
 	case named != nil:
 		root = *named
 	case c.RootID != "":
@@ -69,15 +74,21 @@ func (b *backend) verify(ctx context.Context, c *config) (warnings []string, err
 		return nil, err
 	case !id.Known && c.RootID != "":
 		c.RootKnown = false
-		return []string{fmt.Sprintf("The cluster lists no token with the ID %s (mgmt_token_id).", c.RootID)}, nil
+		return []string{fmt.Sprintf("The cluster lists no token with the ID %s (%s_id).", c.RootID, c.rootField())}, nil
 	case !id.Known:
-		return []string{"The root credential could not be identified among the tokens of the cluster. Its expiry is unknown and it cannot be rotated. Set mgmt_token_id."}, nil
+		return []string{fmt.Sprintf("The root credential could not be identified among the tokens of the cluster. Its expiry is unknown and it cannot be rotated. To be able to rotate it, %s.", c.product().credential.unidentified)}, nil
 	}
 	c.RootID, c.RootExpiresAt, c.RootKnown = id.ID, id.ExpiresAt, true
-	if id.ExpiresAt.IsZero() {
+	if id.ExpiresAt.IsZero() && !c.isOperator(id.ID) {
 		warnings = append(warnings, "The root credential never expires. Rotate it (`vault write -f` this mount's config/rotate-root) to replace it by one that expires and that only Vault knows.")
 	}
 	return warnings, nil
+}
+
+// isOperator reports whether id is the token of the product that cannot be rotated.
+func (c config) isOperator(id string) bool {
+	operator := c.product().operator
+	return operator != "" && id == operator
 }
 
 // rootExpiry formats the expiry of the root credential for answers.

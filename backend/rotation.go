@@ -133,8 +133,11 @@ func (b *backend) startRotation(ctx context.Context, s logical.Storage, c config
 	if err != nil {
 		return rotation{}, err
 	}
-	if !root.Known {
-		return rotation{}, errNoRootID
+	switch {
+	case !root.Known:
+		return rotation{}, c.noRootID()
+	case c.isOperator(root.ID):
+		return rotation{}, badRequest("%v", errOperator)
 	}
 	r := rotation{StartedAt: b.now(), From: c, OldDigest: digest(c.Root), OldAccessor: c.RootAccessor}
 	r.From.Root, r.From.RootID, r.From.RootExpiresAt, r.From.RootKnown = issuer.Secret{}, root.ID, root.ExpiresAt, true
@@ -197,17 +200,18 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 		}
 		return err
 	}
-	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.Rotation.overlap(c.Timeout))); err != nil {
+	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.overlap())); err != nil {
 		return err
 	}
+	attempted := r.Swapped
 	r.Swapped = true
 	if err := storeRotation(ctx, s, r); err != nil {
 		return err
 	}
-	if err := b.swapRoot(ctx, s, r); err != nil {
-		if errors.Is(err, errReplaced) {
-			return b.cancel(ctx, s, r, err)
-		}
+	if err := b.swapRoot(ctx, s, r); errors.Is(err, errReplaced) {
+		r.Swapped = attempted // this attempt has not swapped
+		return b.cancel(ctx, s, r, err)
+	} else if err != nil {
 		return err
 	}
 	b.metrics.count(opRotateRoot, nil)
@@ -222,7 +226,7 @@ var errProved = errors.New("proved")
 // proveRoot lists the tokens of the cluster with the new root credential. The
 // caller has checked that c is the place where it was issued.
 func (b *backend) proveRoot(ctx context.Context, c config, r rotation) error {
-	c.Root = r.Token
+	c.Root, c.RootAccessor, c.RootSince = r.Token, r.Accessor, r.StartedAt
 	err := b.issuerOf(c, Management).List(ctx, func(issuer.Info) error { return errProved })
 	if err != nil && !errors.Is(err, errProved) {
 		return fmt.Errorf("%w: %w", errNotProved, err)

@@ -41,11 +41,11 @@ func (p rotationPolicy) ttl() time.Duration {
 
 // overlap is how long the previous root credential stays valid: long enough for
 // the requests that began with it.
-func (p rotationPolicy) overlap(timeout time.Duration) time.Duration {
+func (p rotationPolicy) overlap(byDefault time.Duration) time.Duration {
 	if p.Overlap != nil {
 		return *p.Overlap
 	}
-	return 2 * timeout
+	return byDefault
 }
 
 // with returns the policy with the fields that the request names changed.
@@ -93,7 +93,7 @@ func (p rotationPolicy) validate() error {
 }
 
 // nextRotation is when the root credential is rotated without a request. It is
-// zero if it never is.
+// zero if it never is, for example because it cannot be rotated.
 //
 // With a rotation period, that is when the period is over, or earlier if the
 // root credential would expire before. Without one, a root credential that the
@@ -101,7 +101,7 @@ func (p rotationPolicy) validate() error {
 // it in time, because no one knows it.
 func (c config) nextRotation() time.Time {
 	p, warning := c.Rotation, c.Rotation.Warning
-	if p.Disabled || p.Period == 0 && c.RootAccessor == "" {
+	if p.Disabled || p.Period == 0 && c.RootAccessor == "" || c.isOperator(c.RootID) {
 		return time.Time{}
 	}
 	var at time.Time
@@ -140,7 +140,7 @@ func (c config) expiryWarning(now time.Time) string {
 	case !now.Before(c.RootExpiresAt):
 		return fmt.Sprintf("The root credential expired at %s: no token can be issued or revoked. Write a new %s to config.", expires, c.rootField())
 	case c.RootID == "":
-		return fmt.Sprintf("The root credential expires at %s and cannot be rotated: %v.", expires, errNoRootID)
+		return fmt.Sprintf("The root credential expires at %s and cannot be rotated: %v.", expires, c.noRootID())
 	case !c.nextRotation().IsZero():
 		return ""
 	}

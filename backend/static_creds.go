@@ -42,15 +42,25 @@ type address struct {
 	ClusterID string `json:"cluster_id,omitempty"`
 	Host      string `json:"host,omitempty"`
 	Port      string `json:"port,omitempty"`
+	URL       string `json:"url,omitempty"` // origin for reading and writing data
 }
 
 func (c config) address() address {
-	return address{c.Product, c.AccountID, c.ClusterID, c.Host, c.Port}
+	return address{c.Product, c.AccountID, c.ClusterID, c.Host, c.port(), c.url()}
 }
 
 // add adds the address to the data of an answer.
 func (a address) add(data map[string]any) {
-	data["product"], data["account_id"], data["cluster_id"], data["host"], data["port"] = a.Product, a.AccountID, a.ClusterID, a.Host, a.Port
+	data["product"], data["host"], data["port"] = a.Product, a.Host, a.Port
+	p, _ := productNamed(a.Product)
+	for field, value := range map[string]string{"account_id": a.AccountID, "cluster_id": a.ClusterID} {
+		if p.foreign[field] == "" {
+			data[field] = value
+		}
+	}
+	if a.URL != "" {
+		data["url"] = a.URL
+	}
 }
 
 // staticCreds are the tokens of a static role that readers may get: the current

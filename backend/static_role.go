@@ -34,7 +34,7 @@ const (
 // on a schedule.
 type staticRole struct {
 	Name        string
-	TokenType   string // Management or Database
+	TokenType   string // as it was written: a word for Management or Database
 	Read, Write []string
 	Description string // a template over descriptionData
 	Metadata    map[string]string
@@ -172,10 +172,13 @@ func checkMetadata(metadata map[string]string) error {
 	return nil
 }
 
+// tokenType is the type of the tokens.
+func (r staticRole) tokenType() string { return tokenTypeOf(r.TokenType) }
+
 // sameTokens reports whether both roles issue the same kind of token at the same
 // times, so that a staged token of one can be used by the other.
 func (r staticRole) sameTokens(other staticRole) bool {
-	return r.TokenType == other.TokenType && slices.Equal(r.Read, other.Read) && slices.Equal(r.Write, other.Write) &&
+	return r.tokenType() == other.tokenType() && slices.Equal(r.Read, other.Read) && slices.Equal(r.Write, other.Write) &&
 		r.Description == other.Description && r.Schedule == other.Schedule &&
 		r.grace() == other.grace() && r.tokenTTL() == other.tokenTTL() && r.Disabled == other.Disabled
 }

@@ -238,7 +238,7 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		if err != nil {
 			return creds, err
 		}
-		stale := next.TokenType != r.TokenType || !slices.Equal(next.Read, r.Read) || !slices.Equal(next.Write, r.Write)
+		stale := next.TokenType != r.tokenType() || !slices.Equal(next.Read, r.Read) || !slices.Equal(next.Write, r.Write)
 		abandoned := !next.Proved && b.now().After(next.SwitchAt.Add(proofGiveUp))
 		if gone || stale || abandoned {
 			creds.Next = nil
@@ -349,11 +349,11 @@ func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r 
 		return creds, badRequest("description of the role: %v", err)
 	}
 	_, _, err = b.issue(ctx, s, c, order{
-		role: r.ledgerRole(), tokenType: r.TokenType, read: r.Read, write: r.Write, expiresAt: expires, text: text,
+		role: r.ledgerRole(), tokenType: r.tokenType(), read: r.Read, write: r.Write, expiresAt: expires, text: text,
 		hold: func(ctx context.Context, token issuer.Token, record *ledger.Record) error {
 			record.Deadline = expires
 			creds.Next = &staticToken{
-				Accessor: record.Accessor, TokenID: token.ID, Token: token.Secret, TokenType: r.TokenType, Read: r.Read, Write: r.Write,
+				Accessor: record.Accessor, TokenID: token.ID, Token: token.Secret, TokenType: r.tokenType(), Read: r.Read, Write: r.Write,
 				Description: record.Description, Fingerprint: c.Fingerprint, Address: c.address(),
 				SwitchAt: switchAt, NextAt: b.plan(r, switchAt, expires), ExpiresAt: expires,
 			}

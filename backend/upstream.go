@@ -16,15 +16,20 @@ import (
 type guardedIssuer struct {
 	b      *backend
 	issuer issuer.Issuer // nil if the product has no tokens of the type
+	lacks  error         // why it is nil
+	config config
 }
 
 // issuerOf returns the issuer of tokens of a type on the configured cluster.
 func (b *backend) issuerOf(c config, tokenType string) guardedIssuer {
-	driver := b.drivers[c.Product][tokenType]
-	if driver == nil {
-		return guardedIssuer{b, nil}
+	driver, lacks := b.drivers[c.Product][tokenType], c.product().checkType(tokenType)
+	switch {
+	case lacks != nil:
+		return guardedIssuer{b, nil, lacks, c}
+	case driver == nil:
+		return guardedIssuer{b, nil, fmt.Errorf("%w: the product has no tokens of this type", issuer.ErrInvalid), c}
 	}
-	return guardedIssuer{b, driver.Open(c.Cluster)}
+	return guardedIssuer{b, driver.Open(c.Cluster), nil, c}
 }
 
 // traits returns the traits of the issuer's product.
@@ -42,7 +47,7 @@ func (g guardedIssuer) idOf(r issuer.Request) string {
 func (g guardedIssuer) enter() error {
 	switch {
 	case g.issuer == nil:
-		return fmt.Errorf("%w: the product has no tokens of this type", issuer.ErrInvalid)
+		return g.lacks
 	case !g.b.WriteSafeReplicationState():
 		return fmt.Errorf("%w: %w", issuer.ErrRefused, errStandby)
 	}
@@ -54,8 +59,15 @@ func (g guardedIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Toke
 		return issuer.Token{}, err
 	}
 	began := g.b.now()
-	token, err := g.issuer.Issue(ctx, r)
+	var token issuer.Token
+	err := g.whileSpreading(ctx, func() (err error) {
+		token, err = g.issuer.Issue(ctx, r)
+		return err
+	})
 	g.record(callIssue, "issue a token", err, began)
+	if err == nil {
+		g.learn(ctx)
+	}
 	return token, upstream("issue a token", err)
 }
 
@@ -64,7 +76,7 @@ func (g guardedIssuer) Revoke(ctx context.Context, ids ...string) map[string]err
 		return errorForAll(ids, err)
 	}
 	began := g.b.now()
-	failed := g.issuer.Revoke(ctx, ids...)
+	failed := g.revokeWhileSpreading(ctx, ids)
 	var failure error
 	for id, err := range failed {
 		failed[id] = upstream("revoke token "+id, err)
@@ -73,6 +85,9 @@ func (g guardedIssuer) Revoke(ctx context.Context, ids ...string) map[string]err
 		}
 	}
 	g.record(callRevoke, "revoke tokens", failure, began)
+	if failure == nil {
+		g.learn(ctx)
+	}
 	return failed
 }
 
@@ -82,10 +97,15 @@ func (g guardedIssuer) List(ctx context.Context, yield func(issuer.Info) error) 
 	}
 	began := g.b.now()
 	var stopped error // the error of yield, which is not the cluster's
-	err := g.issuer.List(ctx, func(info issuer.Info) error {
-		stopped = yield(info)
-		return stopped
+	err := g.whileSpreading(ctx, func() error {
+		return g.issuer.List(ctx, func(info issuer.Info) error {
+			stopped = yield(info)
+			return stopped
+		})
 	})
+	if err == nil || stopped != nil {
+		g.learn(ctx)
+	}
 	if stopped != nil {
 		g.record(callList, "list tokens", nil, began)
 		return stopped

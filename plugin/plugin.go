@@ -16,6 +16,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxctl"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/influxdb3"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/managementapi"
 )
 
@@ -61,10 +62,15 @@ func drivers(getenv func(string) string) backend.Drivers {
 		Path:   getenv("INFLUXCTL_PATH"),
 		SHA256: getenv("INFLUXCTL_SHA256"),
 	})
-	database := managementapi.New(managementapi.Config{UserAgent: "vault-plugin-secrets-influxdb/" + version})
+	userAgent := "vault-plugin-secrets-influxdb/" + version
+	database := managementapi.New(managementapi.Config{UserAgent: userAgent})
+	server := influxdb3.New(influxdb3.Config{UserAgent: userAgent})
 	return backend.Drivers{
-		issuer.Dedicated: {backend.Management: management, backend.Database: database},
-		issuer.Clustered: {backend.Management: management, backend.Database: database},
+		issuer.Dedicated:  {backend.Management: management, backend.Database: database},
+		issuer.Clustered:  {backend.Management: management, backend.Database: database},
+		issuer.Core:       {backend.Management: server.Management()},
+		issuer.Enterprise: {backend.Management: server.Management(), backend.Database: server.Database()},
+		issuer.Cloud:      {backend.Management: server.Management(), backend.Database: server.Database()},
 	}
 }
 

@@ -7,7 +7,7 @@
 #
 #   status-to-prometheus.sh influxdb >$DIR/influxdb.prom.new && mv $DIR/influxdb.prom{.new,}
 #
-# A mount that does not answer is influxdb_secrets_up 0, and no reason to fail.
+# A mount that does not answer is influxdb_secrets_up 0, and not a failure.
 set -euo pipefail
 (($# > 0)) || {
 	echo "usage: status-to-prometheus.sh MOUNT..." >&2
@@ -70,9 +70,9 @@ metric configured "Whether the mount has a config."
 answers configured truth
 metric program_ok "Whether influxctl can be run."
 presence cli_error 0 1
-metric tokens "Tokens in the ledger, by state."
+metric tokens "Tokens in the ledger, by state. Absent while not known."
 for i in "${!mounts[@]}"; do
-	for state in pending live owed; do
+	for state in issuing active revoking; do
 		sample "mount=\"${mounts[i]}\",state=\"$state\"" "$(field "${status[i]}" "tokens_$state")"
 	done
 done
@@ -80,10 +80,10 @@ metric ledger_loaded "Whether the counts of tokens are complete."
 answers ledger_loaded truth
 metric ledger_ok "Whether all records of the ledger can be read."
 presence ledger_error 0 1
-metric rotation_failing "Whether the last rotation of the root token failed."
+metric rotation_failing "Whether the last rotation of the root credential failed."
 presence rotation_last_failure 1 0
-for moment in "oldest_due:The earliest moment at which a record is due" \
-	"mgmt_token_expires_at:When the root token expires" "mgmt_token_rotates_at:When the root token will be rotated" \
+for moment in "next_deadline:When the engine acts next on a record" \
+	"mgmt_token_expires_at:When the root credential expires" "next_vault_rotation:When the root credential will be rotated" \
 	"last_success_at:When the cluster last did what it was asked" "last_failure_at:When the cluster last did not"; do
 	field=${moment%%:*}
 	metric "${field%_at}_timestamp_seconds" "${moment#*:}, in seconds since 1970."

@@ -55,7 +55,10 @@ if [[ -n ${VAULT_BINARY:-} ]]; then
 		echo "vault.sh: VAULT_BINARY=$VAULT_BINARY does not run" >&2
 		exit 1
 	}
-	echo "$VAULT_BINARY"
+	case $VAULT_BINARY in
+	*/*) echo "$(cd "$(dirname "$VAULT_BINARY")" && pwd)/$(basename "$VAULT_BINARY")" ;; # callers change the folder
+	*) command -v "$VAULT_BINARY" ;;
+	esac
 elif found=$(command -v vault) && recent_enough "$found"; then
 	echo "$found"
 elif found=$(command -v bao); then

@@ -63,7 +63,12 @@ func (x *index) set(r Record) {
 		Fingerprint: x.intern(r.Fingerprint), State: State(x.intern(string(r.State))), Deadline: r.Deadline, ExpiresAt: r.ExpiresAt,
 		Absent: r.State == Issuing && r.Absences > 0, OutlivesLease: r.RevokeOn == RevokeOnExpiry,
 	}
-	x.byAccessor[r.Accessor] = e
+	x.add(e)
+}
+
+// add adds an entry that is not in the index.
+func (x *index) add(e *Entry) {
+	x.byAccessor[e.Accessor] = e
 	x.count(e, 1)
 	heap.Push(&x.queue, e)
 }

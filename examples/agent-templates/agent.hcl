@@ -1,10 +1,11 @@
-# A Vault Agent that renders the templates of this folder. Take those you need.
+# A Vault Agent that renders the templates of this folder. Remove those you do
+# not need.
 #
 # Templates that read the same path share one lease, and so one token. When a
-# lease can be renewed no longer, the Agent reads a new credential and renders
-# again before the old token dies.
+# lease cannot be renewed any more, the Agent reads a new credential and renders
+# again before the old token ends.
 #
-# Rendered by a real Agent in plugin/e2e/examples_test.go.
+# A test renders them with a real Agent.
 
 auto_auth {
   method "approle" {
@@ -33,7 +34,7 @@ template {
   perms                = "0600"
   error_on_missing_key = true
 
-  # Chronograf reads its environment at its start.
+  # Chronograf reads its environment only when it starts.
   exec {
     command = ["systemctl", "try-restart", "chronograf.service"]
   }

@@ -1,4 +1,4 @@
-# What a CI job may do: borrow one kind of token, and give it back.
+# What a CI job may do: read credentials of one role, and revoke their leases.
 path "influxdb/creds/automation" {
   capabilities = ["read"]
 }

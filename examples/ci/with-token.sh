@@ -1,35 +1,37 @@
 #!/usr/bin/env bash
 # Usage: with-token.sh ROLE COMMAND [ARG...]
 #
-# Runs a command with a token of influxdb/creds/ROLE, and gives the token back
-# when the command has ended, however it did. For CI jobs.
+# Runs a command with a token of influxdb/creds/ROLE, and revokes the token when
+# the command ends, also when it fails. For CI jobs.
 #
-# Needs VAULT_ADDR, and VAULT_JWT with VAULT_ROLE: the job's identity, and the role
-# of auth/jwt to log in as. With VAULT_TOKEN instead, that one is used and kept.
+# Needs VAULT_ADDR, and VAULT_JWT with VAULT_ROLE: the identity of the job, and the
+# role of auth/jwt to log in with. With VAULT_TOKEN instead, that token is used and
+# not revoked.
 #
 # The command gets INFLUXDB3_TOKEN, INFLUXDB3_ACCOUNT_ID and INFLUXDB3_CLUSTER_ID,
-# which is what Terraform's provider influxdb3 reads, and nothing of Vault's.
+# which Terraform's provider influxdb3 reads. It does not get Vault's variables.
 #
-# Run against a real Vault, with a JWT, in plugin/e2e/examples_test.go.
+# A test runs it against a real Vault, with a JWT.
 set -euo pipefail
 role=${1:?usage: with-token.sh ROLE COMMAND [ARG...]}
 shift
 
 if [[ -n ${VAULT_JWT:-} ]]; then
 	VAULT_TOKEN=$(printf %s "$VAULT_JWT" | vault write -field=token auth/jwt/login role="${VAULT_ROLE:?}" jwt=-)
-	mine=yes
+	logged_in=yes
 fi
 export VAULT_TOKEN
 
-# The end of a Vault token is the end of its leases; revoking the lease first says
-# whether the token really died.
-give_back() {
+# revoke revokes the lease, and then the Vault token of the login. The end of the
+# Vault token would end the lease too, but would not report whether the InfluxDB
+# token was revoked.
+revoke() {
 	local status=$?
 	[[ -z ${lease:-} ]] || vault lease revoke -sync "$lease" >&2 || status=1
-	[[ -z ${mine:-} ]] || vault token revoke -self >&2 || status=1
+	[[ -z ${logged_in:-} ]] || vault token revoke -self >&2 || status=1
 	exit "$status"
 }
-trap give_back EXIT
+trap revoke EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

@@ -1,27 +1,27 @@
-# For one application: the tokens of its own role, and the end of its own leases.
-# Make one of these per role; here the role is telegraf.
+# For one application: tokens of its own role, and the end of its own leases.
+# Make one policy per role. The role here is telegraf.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
+# A test loads this file as it is. It supposes a mount at influxdb/.
 
-# POST is the same as GET, with a ttl in the body.
+# POST is the same as GET, with ttl in the body.
 path "influxdb/creds/telegraf" {
   capabilities = ["read", "update"]
 }
 
-# The default policy allows to renew already.
+# Vault's default policy allows this already.
 path "sys/leases/renew" {
   capabilities = ["update"]
 }
 
-# `vault lease revoke` names the lease in the path, so that it can be limited to
-# those of the role.
+# Vault's default policy does not allow revoking. `vault lease revoke` has the
+# lease ID in the path, so that the policy can limit it to leases of the role.
 path "sys/leases/revoke/influxdb/creds/telegraf/*" {
   capabilities = ["update"]
 }
 
-# Other clients, such as the Vault Secrets Operator, name it in the body. A lease's
-# id is known to whoever was given the lease, and to nobody else without a policy
-# for sys/leases/lookup. Leave this out where no such client is used.
+# Other clients, such as the Vault Secrets Operator, send the lease ID in the
+# body. A lease ID is known only to the reader of the credential and to users who
+# may look up leases. Remove this rule if no such client is used.
 path "sys/leases/revoke" {
   capabilities = ["update"]
 }

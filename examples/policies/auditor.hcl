@@ -1,6 +1,7 @@
-# For those who look, and change nothing. Nothing of this shows a secret.
+# For auditors: read everything but credentials, change nothing. None of these
+# paths answers a secret.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
+# A test loads this file as it is. It supposes a mount at influxdb/.
 
 path "influxdb/config" {
   capabilities = ["read"]

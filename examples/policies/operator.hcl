@@ -1,6 +1,7 @@
-# For those who run the engine: config, roles, repairs. Not for reading tokens.
+# For operators of the engine: config, roles, repairs. It does not allow reading
+# credentials.
 #
-# Tested as it stands, on a mount at influxdb/, by plugin/e2e/policies_test.go.
+# A test loads this file as it is. It supposes a mount at influxdb/.
 
 path "influxdb/config" {
   capabilities = ["create", "update", "read", "delete"]
@@ -26,7 +27,7 @@ path "influxdb/tokens" {
   capabilities = ["list"]
 }
 
-# To delete is to revoke the token.
+# Deleting revokes the token.
 path "influxdb/tokens/*" {
   capabilities = ["read", "delete", "list"]
 }
@@ -39,8 +40,13 @@ path "influxdb/status" {
   capabilities = ["read"]
 }
 
-# To end all leases of the mount, before it is moved to another cluster or
-# disabled.
+# Revoke all leases of the mount, before it is disabled or moved to another
+# cluster: vault lease revoke -prefix influxdb/
+path "sys/leases/revoke-prefix/influxdb" {
+  capabilities = ["update", "sudo"]
+}
+
+# Revoke the leases of one role: vault lease revoke -prefix influxdb/creds/NAME
 path "sys/leases/revoke-prefix/influxdb/*" {
   capabilities = ["update", "sudo"]
 }

@@ -1,14 +1,14 @@
 # The plugin's registration, the mount, three roles and the example policies.
 #
-# The config with the root token is not here on purpose: Terraform would keep the
-# token in its state. Write it by hand, once, and let the engine rotate it:
+# The config with the root credential is not here, because Terraform would store the
+# credential in its state. Write it by hand, once, and let the engine rotate it:
 #
 #   vault write influxdb/config product=dedicated account_id=… cluster_id=… \
 #       mgmt_token=@root-token rotation_period=720h
 #   vault write -f influxdb/config/rotate-root
 #
-# The roles are written to a real Vault in plugin/e2e/examples_test.go. It is
-# parsed as HCL; not validated against the provider.
+# A test writes the roles to a real Vault and parses the file as HCL. It was not
+# validated with the provider.
 
 terraform {
   required_version = ">= 1.5"
@@ -20,13 +20,19 @@ terraform {
   }
 }
 
+variable "plugin_version" {
+  description = "The version that the plugin's file reports. Its name ends in _VERSION_linux_amd64."
+  type        = string
+  default     = "v0.1.0"
+}
+
 variable "plugin_sha256" {
-  description = "The SHA-256 checksum of the plugin's binary."
+  description = "The SHA-256 checksum of the plugin's file."
   type        = string
 }
 
 variable "influxctl_path" {
-  description = "Where influxctl is on Vault's servers."
+  description = "The path of influxctl on Vault's servers."
   type        = string
   default     = "/usr/local/bin/influxctl"
 }
@@ -34,7 +40,8 @@ variable "influxctl_path" {
 resource "vault_plugin" "influxdb" {
   type    = "secret"
   name    = "vault-plugin-secrets-influxdb"
-  command = "vault-plugin-secrets-influxdb"
+  version = var.plugin_version
+  command = "vault-plugin-secrets-influxdb_${var.plugin_version}_linux_amd64"
   sha256  = var.plugin_sha256
   env     = ["INFLUXCTL_PATH=${var.influxctl_path}"]
 }
@@ -42,12 +49,13 @@ resource "vault_plugin" "influxdb" {
 resource "vault_mount" "influxdb" {
   path                  = "influxdb"
   type                  = vault_plugin.influxdb.name
+  plugin_version        = vault_plugin.influxdb.version
   description           = "Tokens of InfluxDB 3"
   max_lease_ttl_seconds = 86400
 }
 
-# A role's fields that stand here are kept as they are here; what the engine adds
-# when it is read (effective_ttl and the like) is left alone.
+# Terraform keeps the fields that are listed here. It ignores the fields that only a
+# read shows, such as effective_ttl.
 resource "vault_generic_endpoint" "automation" {
   path                 = "influxdb/roles/automation"
   ignore_absent_fields = true

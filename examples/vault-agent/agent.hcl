@@ -1,7 +1,7 @@
-# A Vault Agent that keeps an influxctl profile with a living management token.
+# A Vault Agent that keeps an influxctl profile with a valid management token.
 #
-# Paths are relative to the folder that the Agent is started in. The address of
-# Vault, and the CA to trust, come from VAULT_ADDR and VAULT_CACERT.
+# Paths are relative to the folder in which the Agent is started. VAULT_ADDR and
+# VAULT_CACERT set the address and the CA of Vault.
 
 auto_auth {
   method "approle" {
@@ -9,8 +9,8 @@ auto_auth {
       role_id_file_path   = "role-id"
       secret_id_file_path = "secret-id"
 
-      # The Agent deletes secret-id once it has read it, and needs a new one at
-      # its next start. Where nobody brings it one, set this:
+      # The Agent deletes secret-id after reading it, and needs a new one at its
+      # next start. If nothing provides one, set
       # remove_secret_id_file_after_reading = false
     }
   }
@@ -21,10 +21,10 @@ template {
   destination = "profile/config.toml"
   perms       = "0600"
 
-  # The Agent would make the folder readable by all. Make it first, for its
-  # user alone: mkdir -m 700 profile
+  # The Agent would create a folder that everyone can read. Create it first, for
+  # its user alone: mkdir -m 700 profile
   create_dest_dirs = false
 
-  # A template that cannot be rendered as it stands is a mistake to hear of.
+  # Fail if the template names a field that does not exist.
   error_on_missing_key = true
 }

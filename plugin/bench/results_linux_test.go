@@ -52,7 +52,9 @@ func newResults(b *testing.B) results {
 		b.Cleanup(func() { must(b, file.Close()) })
 		out = file
 	}
-	return results{json.NewEncoder(out)}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	return results{encoder}
 }
 
 // add writes a result. It computes the ratio if there is something to compare

@@ -35,6 +35,7 @@ func (r *rig) measureEnd(b *testing.B, out results, n int, w way) {
 	r.take(b, n, "yardstick/bare")
 	otherCalls, calls := 0, 0
 	other := timed(b, func() (err error) { otherCalls, err = r.endYardstick(b, n, w); return err })
+	r.awaitLedger(b)
 	r.slow(b, 200*time.Millisecond)
 	r.forgetRuns(b)
 	began := time.Now()

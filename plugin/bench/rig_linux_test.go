@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -140,6 +141,19 @@ func (r *rig) status(b *testing.B) (vaulttest.Status, error) {
 	}
 	err := r.Call(b.Context(), "GET", "engine/status", nil, &answer)
 	return answer.Data, err
+}
+
+// awaitLedger waits until the engine has loaded its ledger, so that its counts
+// are known.
+func (r *rig) awaitLedger(b *testing.B) {
+	b.Helper()
+	must(b, vaulttest.Eventually(b.Context(), 2*time.Minute, func() error {
+		status, err := r.status(b)
+		if err == nil && !status.LedgerLoaded {
+			err = errors.New("the ledger is not loaded")
+		}
+		return err
+	}))
 }
 
 // control sends a request to the control API of the simulated cluster.

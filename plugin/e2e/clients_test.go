@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -12,20 +13,20 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// A tally counts what clients did, and how it went.
+// A tally counts what clients did and how it ended.
 type tally struct {
 	mu       sync.Mutex // guards what follows
 	done     map[string]int
 	failed   map[string]int
 	failures map[string]int // by HTTP status
-	broken   []string       // promises
+	broken   []string       // descriptions of broken promises
 }
 
 func newTally() *tally {
 	return &tally{done: map[string]int{}, failed: map[string]int{}, failures: map[string]int{}}
 }
 
-// count notes the outcome of an act.
+// count records the outcome of an act.
 func (t *tally) count(act string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -34,13 +35,19 @@ func (t *tally) count(act string, err error) {
 		return
 	}
 	t.failed[act]++
-	if act == hangingUp {
-		return
+	if act != hangingUp {
+		t.failures[reasonOf(err)]++
 	}
-	t.failures[reasonOf(err)]++
 }
 
-// reasonOf tells why a call failed, in a few words.
+// breach records a broken promise.
+func (t *tally) breach(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.broken = append(t.broken, fmt.Sprintf(format, args...))
+}
+
+// reasonOf says in a few words why a call failed.
 func reasonOf(err error) string {
 	if answer, ok := errors.AsType[*vaulttest.StatusError](err); ok {
 		return answer.Status
@@ -48,42 +55,40 @@ func reasonOf(err error) string {
 	return "no answer"
 }
 
-func (t *tally) breach(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.broken = append(t.broken, fmt.Sprintf(format, args...))
-}
-
 // What clients do.
 const (
 	reading   = "reads"
-	hangingUp = "reads hung up on"
+	hangingUp = "reads given up by the client"
 	renewing  = "renewals"
 	revoking  = "revocations"
-	using     = "uses"
+	rotating  = "rotations of the root credential"
+	checking  = "credentials checked under their lease"
 )
 
-// A client reads credentials, and uses, renews and revokes those it has. Some of
-// its reads it gives up before they are answered.
+// A client reads credentials, and checks, renews and revokes those that it has.
+// It gives up some reads before they are answered. Each act goes to a random
+// node.
 type client struct {
-	*stage
+	*stage // of this client alone
 	*tally
+	nodes  []*vaulttest.Server
 	roles  []string
-	pause  time.Duration // between two acts, on the average
+	pause  time.Duration // average time between two acts
 	random *rand.Rand
 	held   []*credential
 }
 
-// run acts until ctx is done. What is under way then is carried through.
+// run acts until ctx is done. An act that has begun by then is completed.
 func (c *client) run(ctx context.Context) {
 	for vaulttest.Wait(ctx, c.about(c.pause)) {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-		c.act(bounded)
+		c.Server = c.nodes[c.random.IntN(len(c.nodes))]
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		c.act(limited)
 		cancel()
 	}
 }
 
-// about is a duration that is d on the average.
+// about returns a random duration whose average is d.
 func (c *client) about(d time.Duration) time.Duration {
 	return d/2 + time.Duration(c.random.Int64N(int64(d)))
 }
@@ -101,11 +106,11 @@ func (c *client) act(ctx context.Context) {
 	case choice < 14:
 		c.revoke(ctx)
 	default:
-		c.use()
+		c.check(c.any())
 	}
 }
 
-// any is one of the credentials that the client holds.
+// any returns one of the credentials that the client holds.
 func (c *client) any() *credential { return c.held[c.random.IntN(len(c.held))] }
 
 func (c *client) role() string { return c.roles[c.random.IntN(len(c.roles))] }
@@ -125,8 +130,8 @@ func (c *client) hangUp(ctx context.Context) {
 	c.count(hangingUp, err)
 }
 
-// renew asks for as much as the role gives, so that it can only move the end of
-// the lease forward, if its outcome is not known, too.
+// renew asks for the ttl of the role. A renewal whose outcome is unknown can
+// then only have moved the end of the lease forward.
 func (c *client) renew(ctx context.Context) {
 	one, began := c.any(), time.Now()
 	if !one.Renewable {
@@ -142,6 +147,8 @@ func (c *client) renew(ctx context.Context) {
 	}
 }
 
+// revoke revokes a credential, half of the time synchronously. The client does
+// not use it again, even if the outcome is unknown.
 func (c *client) revoke(ctx context.Context) {
 	one := c.any()
 	c.held = slices.DeleteFunc(c.held, func(other *credential) bool { return other == one })
@@ -149,13 +156,25 @@ func (c *client) revoke(ctx context.Context) {
 	c.count(revoking, err)
 }
 
-// use looks whether a credential works, as it must under its lease. The second
-// taken off is what core's whole seconds may cost.
-func (c *client) use() {
-	one := c.any()
+// check records a breach if the cluster refuses a credential under its lease.
+// Vault computes leases in whole seconds, hence the second less.
+func (c *client) check(one *credential) {
 	token, _ := c.cluster.Token(one.Data.ID)
 	if !token.Live && time.Now().Before(one.until.Add(-time.Second)) {
-		c.breach("token %s is dead %s before the end of its lease", one.Data.ID, time.Until(one.until))
+		c.breach("token %s died at %s, %s before the end of its lease", one.Data.ID,
+			token.RevokedAt.Format(time.StampMilli), one.until.Sub(token.RevokedAt).Round(time.Millisecond))
 	}
-	c.count(using, nil)
+	c.count(checking, nil)
+}
+
+// counts formats a map of counts.
+func counts(of map[string]int) string {
+	text := ""
+	for i, what := range slices.Sorted(maps.Keys(of)) {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%s: %d", what, of[what])
+	}
+	return text
 }

@@ -28,7 +28,7 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 	}
 	ill.cluster.SetFaults(simulator.Faults{Outage: true})
 	for _, token := range ill.alive() {
-		if err := s.Call(t.Context(), "DELETE", "ill/tokens/"+nonceOf(token), nil, nil); err == nil {
+		if err := s.Call(t.Context(), "DELETE", "ill/tokens/"+accessorOf(token), nil, nil); err == nil {
 			t.Fatal("a token is revoked in an outage")
 		}
 	}
@@ -44,9 +44,9 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 		`influxdb_secrets_configured{mount="bare"} 0`,
 		`influxdb_secrets_program_ok{mount="well"} 1`,
 		`influxdb_secrets_program_ok{mount="bare"} 0`,
-		`influxdb_secrets_tokens{mount="well",state="live"} 1`,
-		`influxdb_secrets_tokens{mount="well",state="owed"} 0`,
-		`influxdb_secrets_tokens{mount="ill",state="owed"} 1`,
+		`influxdb_secrets_tokens{mount="well",state="active"} 1`,
+		`influxdb_secrets_tokens{mount="well",state="revoking"} 0`,
+		`influxdb_secrets_tokens{mount="ill",state="revoking"} 1`,
 		`influxdb_secrets_rotation_failing{mount="well"} 0`,
 		`influxdb_secrets_ledger_ok{mount="ill"} 1`,
 	} {

@@ -99,7 +99,7 @@ func (a attempt) by(t *testing.T, st *stage, person *vaulttest.Server, allowed b
 	if a.body["lease_id"] == livingLease {
 		a.body = map[string]any{"lease_id": held.Lease}
 	}
-	err = person.Call(t.Context(), a.method, a.place(nonceOf(token), held.Lease), a.body, nil)
+	err = person.Call(t.Context(), a.method, a.place(accessorOf(token), held.Lease), a.body, nil)
 	switch {
 	case allowed && err != nil:
 		t.Errorf("the %s may %s %s: %v", policy, a.method, a.path, err)

@@ -18,19 +18,20 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// A stage is a mount of the engine, configured for a simulated cluster of its
-// own. The cluster lives in the test's process, whatever becomes of the server.
+// A stage is a mount of the engine that is configured for a simulated cluster of
+// its own. The cluster runs in the test process, so that it outlives the server.
 type stage struct {
 	*vaulttest.Server
 	cluster    *simulator.Cluster
-	mounted    string // path of the mount
-	tag        string // what the descriptions of its tokens begin with
-	foreigners []string
+	mounted    string   // path of the mount
+	tag        string   // start of the descriptions of its tokens
+	foreigners []string // IDs of tokens that the mount must not touch
 }
 
-// newStage registers the plugin under a name, with a CLI that speaks to a new
-// cluster, mounts it there and configures it. The cluster has tokens that are
-// none of the mount's business; at the end of the test they must be alive.
+// newStage registers the plugin under a name with a simulated influxctl, mounts
+// it at a path of that name, and configures it for a new cluster. The cluster
+// also has tokens that do not belong to the mount. They must be alive at the end
+// of the test.
 func newStage(t *testing.T, s *vaulttest.Server, name string) *stage {
 	t.Helper()
 	st := &stage{Server: s, cluster: simulator.NewCluster(simulator.Options{}), mounted: name}
@@ -53,8 +54,8 @@ func newStage(t *testing.T, s *vaulttest.Server, name string) *stage {
 	return st
 }
 
-// addForeigners makes tokens of people, of a mount elsewhere, and of one that
-// pretends to be this mount's.
+// addForeigners makes tokens of people, a token of another mount, and a token
+// with this mount's tag in the middle of its description.
 func (st *stage) addForeigners() {
 	for _, token := range []simulator.Token{
 		{Kind: simulator.Management, Description: "somebody's own"},
@@ -72,15 +73,15 @@ func (st *stage) addForeigners() {
 	}
 }
 
-// end looks for what no test may leave.
+// end checks what must hold after every test.
 func (st *stage) end(t *testing.T) {
 	for _, id := range st.foreigners {
 		if token, ok := st.cluster.Token(id); !ok || !token.Live {
-			t.Errorf("a stranger's token was killed: %q", token.Description)
+			t.Errorf("a token that does not belong to the mount was revoked: %q", token.Description)
 		}
 	}
 	for _, violation := range st.cluster.Violations() {
-		t.Errorf("the CLI was called as it must not be: %s", violation)
+		t.Errorf("the CLI was called in a way that is not allowed: %s", violation)
 	}
 	for _, token := range st.cluster.Tokens() {
 		st.KeepSecret(token.Secret)
@@ -93,7 +94,7 @@ func (st *stage) write(t *testing.T, path string, data map[string]any) {
 	must(t, st.Call(t.Context(), "POST", st.mounted+"/"+path, data, nil))
 }
 
-// A credential is a token that was handed out, and its lease.
+// A credential is an issued token and its lease.
 type credential struct {
 	Lease     string `json:"lease_id"`
 	Duration  int    `json:"lease_duration"`
@@ -102,7 +103,7 @@ type credential struct {
 		ID string `json:"token_id"`
 	} `json:"data"`
 
-	until time.Time // the lease lives at least so long, unless somebody ends it
+	until time.Time // earliest end of the lease, unless it is revoked
 }
 
 // read reads a credential of a role.
@@ -116,23 +117,75 @@ func (st *stage) read(ctx context.Context, role, query string) (*credential, err
 	return &c, nil
 }
 
-// minted returns every token that was ever made with the mount's tag.
-func (st *stage) minted() []simulator.Token {
+// at returns the stage as it is seen through another node of a cluster, or with
+// the Vault token of another person.
+func (st *stage) at(node *vaulttest.Server) *stage {
+	other := *st
+	other.Server = node
+	return &other
+}
+
+// issued returns all tokens that were ever issued with the mount's tag, those of
+// root credentials included.
+func (st *stage) issued() []simulator.Token {
 	return slices.DeleteFunc(st.cluster.Tokens(), func(token simulator.Token) bool {
 		return !strings.HasPrefix(token.Description, st.tag)
 	})
 }
 
-// alive returns those of the mount's tokens that the cluster accepts.
+// alive returns those of the issued tokens that the cluster accepts.
 func (st *stage) alive() []simulator.Token {
-	return slices.DeleteFunc(st.minted(), func(token simulator.Token) bool { return !token.Live })
+	return slices.DeleteFunc(st.issued(), func(token simulator.Token) bool { return !token.Live })
 }
 
-var nonceInTag = regexp.MustCompile(`^\[vault:[0-9a-f]{12}:([A-Z2-7]+)\]`)
+var accessorInTag = regexp.MustCompile(`^\[vault:[0-9a-f]{12}:([A-Z2-7]+)\]`)
 
-// nonceOf is what the ledger knows a token of a mount by.
-func nonceOf(token simulator.Token) string {
-	return nonceInTag.FindStringSubmatch(token.Description)[1]
+// accessorOf returns the accessor in the description of a token of the mount.
+func accessorOf(token simulator.Token) string {
+	return accessorInTag.FindStringSubmatch(token.Description)[1]
+}
+
+// mustAccountFor asserts the first promise of the engine, which must hold at any
+// moment: every live token with the mount's tag is in the ledger, and the engine
+// acts on it within the given time at the latest. Exceptions are the root
+// credential and the one that a rotation is about to install. It returns how
+// many tokens are alive, and how many of them are active in the ledger.
+func (st *stage) mustAccountFor(t *testing.T, within time.Duration) (alive, active int) {
+	t.Helper()
+	tokens := st.alive()
+	var ledger map[string]vaulttest.TokenInfo
+	var status vaulttest.Status
+	must(t, vaulttest.Eventually(t.Context(), time.Minute, func() (err error) {
+		if ledger, err = st.ledger(t.Context()); err == nil {
+			status, err = st.readStatus(t.Context())
+		}
+		return err
+	}))
+	for _, token := range tokens {
+		if token.ID == status.RootID {
+			continue
+		}
+		alive++
+		info, recorded := ledger[accessorOf(token)]
+		if !recorded {
+			if now, _ := st.cluster.Token(token.ID); now.Live {
+				t.Errorf("token %s, created at %s, is alive and not in the ledger", token.ID, token.CreatedAt)
+			}
+			continue
+		}
+		if info.State == vaulttest.StateActive {
+			active++
+		}
+		info, err := st.tokenInfo(t.Context(), accessorOf(token))
+		switch {
+		case vaulttest.HasStatus(err, http.StatusNotFound): // revoked meanwhile
+		case err != nil:
+			t.Error(err)
+		case token.ID != status.NextRootID && info.Deadline.After(time.Now().Add(within)):
+			t.Errorf("token %s (%s) is alive, and its deadline is only at %s", token.ID, info.State, info.Deadline)
+		}
+	}
+	return alive, active
 }
 
 // ledger lists the ledger, by accessor.
@@ -175,7 +228,7 @@ func (st *stage) status(t *testing.T) vaulttest.Status {
 	return status
 }
 
-// leases returns the leases that the server holds of a role.
+// leases returns the leases of a role that the server has.
 func (st *stage) leases(ctx context.Context, role string) ([]string, error) {
 	var answer struct {
 		Data struct {
@@ -189,7 +242,7 @@ func (st *stage) leases(ctx context.Context, role string) ([]string, error) {
 	return answer.Data.Keys, err
 }
 
-// irrevocable counts the leases that the server has given up.
+// irrevocable counts the leases that the server has given up revoking.
 func (st *stage) irrevocable(ctx context.Context) (int, error) {
 	var answer struct {
 		Data struct {
@@ -200,7 +253,7 @@ func (st *stage) irrevocable(ctx context.Context) (int, error) {
 	return answer.Data.Count, err
 }
 
-// noLease fails while the server holds a lease of any of the roles.
+// noLease fails while the server has a lease of one of the roles.
 func (st *stage) noLease(ctx context.Context, roles ...string) error {
 	for _, role := range roles {
 		held, err := st.leases(ctx, role)
@@ -214,16 +267,26 @@ func (st *stage) noLease(ctx context.Context, roles ...string) error {
 	return nil
 }
 
-// allDead fails while a token of the mount lives.
-func (st *stage) allDead() error {
-	if n := len(st.alive()); n > 0 {
-		return fmt.Errorf("%d tokens are alive", n)
+// allDead fails while a token of the mount is alive, other than its root
+// credential.
+func (st *stage) allDead(ctx context.Context) error {
+	alive := st.alive()
+	if len(alive) == 0 {
+		return nil
+	}
+	status, err := st.readStatus(ctx)
+	if err != nil {
+		return err
+	}
+	alive = slices.DeleteFunc(alive, func(token simulator.Token) bool { return token.ID == status.RootID })
+	if len(alive) > 0 {
+		return fmt.Errorf("%d tokens are alive", len(alive))
 	}
 	return nil
 }
 
-// fromEnv is a number that make sets for a long run, or else what a short run
-// is content with.
+// fromEnv returns a number that make sets in the environment for a long run, or
+// the number for a short run.
 func fromEnv(t *testing.T, name string, short int) int {
 	t.Helper()
 	text, ok := os.LookupEnv(name)

@@ -39,11 +39,12 @@ func (c *cluster) revokeBatch(ctx context.Context, ids []string) map[string]erro
 	if len(ids) == 1 || c.stopsAtFirstError(ctx) {
 		return c.revokeSingly(ctx, ids)
 	}
-	failed, open := c.revokeTogether(ctx, ids)
-	rand.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] }) // so that each has its turn
-	n := min(len(open), maxSingleRuns)
-	maps.Copy(failed, c.revokeSingly(ctx, open[:n]))
-	for _, id := range open[n:] {
+	failed, unproven := c.revokeTogether(ctx, ids)
+	// In random order, so that no token is left out every time.
+	rand.Shuffle(len(unproven), func(i, j int) { unproven[i], unproven[j] = unproven[j], unproven[i] }) //nolint:gosec // the order is not a secret
+	n := min(len(unproven), maxSingleRuns)
+	maps.Copy(failed, c.revokeSingly(ctx, unproven[:n]))
+	for _, id := range unproven[n:] {
 		failed[id] = fmt.Errorf("influxctl management revoke: a run with several tokens did not prove that %s is revoked; it must be revoked again", id)
 	}
 	return failed
@@ -58,9 +59,9 @@ func (c *cluster) stopsAtFirstError(ctx context.Context) bool {
 }
 
 // revokeTogether revokes several tokens in one run and reads a list. It returns
-// the errors of those that must not be tried again now, and the IDs of those
-// about which run and list leave doubt.
-func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[string]error, open []string) {
+// the errors of those that are not to be tried again now, and the IDs of those
+// for which neither run nor list is a proof.
+func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[string]error, unproven []string) {
 	_, err := c.runRevoke(ctx, ids)
 	if err != nil && !failure.WasSent(err) {
 		return forAll(ids, err), nil
@@ -73,6 +74,9 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 		return err != nil || !c.anyActive(listed), listErr
 	})
 	if listErr != nil {
+		if err != nil { // which may be about one of the tokens
+			err = failure.New(err.Error(), kindsForOthers(err)...)
+		}
 		return forAll(ids, unsettled(err, listErr)), nil
 	}
 	failed = map[string]error{}
@@ -83,10 +87,10 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 		case ok && err == nil:
 			failed[id] = fmt.Errorf("influxctl management revoke: it reported success, but %s is listed as active", id)
 		default:
-			open = append(open, id)
+			unproven = append(unproven, id)
 		}
 	}
-	return failed, open
+	return failed, unproven
 }
 
 // revokeSingly revokes each token in a run of its own. A run that succeeds
@@ -119,8 +123,10 @@ func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]err
 // the other tokens of the cluster too.
 func kindsForOthers(err error) []error {
 	kinds := failure.ContextKinds(err)
-	if errors.Is(err, issuer.ErrUnreachable) {
-		kinds = append(kinds, issuer.ErrUnreachable)
+	for _, kind := range []error{issuer.ErrUnreachable, issuer.ErrUnauthorized} {
+		if errors.Is(err, kind) {
+			kinds = append(kinds, kind)
+		}
 	}
 	return kinds
 }

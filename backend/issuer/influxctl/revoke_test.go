@@ -126,3 +126,19 @@ func TestRevoke_UnreachableClusterEndsTheSingleRuns(t *testing.T) {
 		t.Errorf("%d runs of revoke, want 2", got)
 	}
 }
+
+// If the list fails too, no token gets an error that may be about another one.
+func TestRevoke_BatchErrorIsNotAboutEachToken(t *testing.T) {
+	for stderr, want := range map[string]error{
+		"revoke a: code = InvalidArgument desc = malformed id": nil,
+		"code = Unauthenticated":                               issuer.ErrUnauthorized,
+	} {
+		s := newFixture(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Exit: 1, Stderr: stderr}})
+		failed := s.open().Revoke(t.Context(), "a", "b")
+		for _, id := range []string{"a", "b"} {
+			if err := failed[id]; err == nil || errors.Is(err, issuer.ErrRefused) != (want != nil) || want != nil && !errors.Is(err, want) {
+				t.Errorf("%s, %s: %v", stderr, id, err)
+			}
+		}
+	}
+}

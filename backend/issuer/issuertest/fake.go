@@ -87,7 +87,8 @@ func NewFake(now func() time.Time) (*Fake, issuer.Token) {
 //   - Revoke removes a token from the list, and frees its name. Revoking it
 //     again is ErrUnknown.
 //   - Lists show the HashPrefix of a secret, not its Prefix.
-//   - Its issuers are a Describer with the given traits, and an Inspector.
+//   - Its issuers are a Describer with the given traits, an Inspector, and a
+//     UUIDReporter.
 func NewNamedFake(now func() time.Time, traits issuer.Traits) (*Fake, issuer.Token) {
 	return newCluster(now, product{named: true, traits: traits})
 }
@@ -175,7 +176,8 @@ func (f *Fake) SetUnknown(unknown func(issuer.Info) bool) {
 	f.unknown = unknown
 }
 
-// SetServer sets what Inspect returns.
+// SetServer sets what Inspect returns. An issuer whose cluster has a UUID fails if
+// the server has another one.
 func (f *Fake) SetServer(s issuer.Server, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -266,9 +268,9 @@ func (f *Fake) Open(c issuer.Cluster) issuer.Issuer {
 	f.opened[c] = true
 	f.mu.Unlock()
 	if f.product.named {
-		return namedIssuer{fakeIssuer{f, c.Root}}
+		return namedIssuer{fakeIssuer{f, c.Root, c.UUID}}
 	}
-	return fakeIssuer{f, c.Root}
+	return fakeIssuer{f, c.Root, ""}
 }
 
 // Opened returns the different clusters that Open was called with, in no
@@ -345,12 +347,18 @@ func (f *Fake) listed() (infos []issuer.Info) {
 type fakeIssuer struct {
 	*Fake
 	root issuer.Secret
+	uuid string // that the cluster must have; empty for any
 }
 
-// enter begins every call: first the hook, then the root credential.
+var errOtherCluster = errors.New("the answer comes from another cluster than the configured one")
+
+// enter begins every call: first the hook, then the UUID, then the root credential.
 func (f fakeIssuer) enter(ctx context.Context, step Step) error {
 	if err := f.at(ctx, step); err != nil {
 		return err
+	}
+	if f.uuid != "" && f.roots.reportedUUID() != f.uuid {
+		return errOtherCluster
 	}
 	if !f.roots.accepts(f.root) {
 		return issuer.ErrUnauthorized
@@ -432,12 +440,21 @@ func (namedIssuer) IDOf(r issuer.Request) string { return r.Description }
 // Traits implements issuer.Describer.
 func (f namedIssuer) Traits() issuer.Traits { return f.product.traits }
 
+// ReportedUUID implements issuer.UUIDReporter.
+func (f namedIssuer) ReportedUUID() string { return f.roots.reportedUUID() }
+
+func (f *Fake) reportedUUID() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.server.UUID
+}
+
 // Inspect implements issuer.Inspector. Like /ping, it needs a valid token.
 func (f namedIssuer) Inspect(ctx context.Context) (issuer.Server, error) {
 	if err := f.enter(ctx, BeforeInspect); err != nil {
 		return issuer.Server{}, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.server, f.broken
+	f.roots.mu.Lock()
+	defer f.roots.mu.Unlock()
+	return f.roots.server, f.roots.broken
 }

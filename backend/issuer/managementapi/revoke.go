@@ -53,7 +53,10 @@ func (c *cluster) revokeOne(ctx context.Context, id string) error {
 	case err == nil:
 		err = c.statusError(r)
 	}
-	if errors.Is(err, issuer.ErrUnauthorized) || ctx.Err() != nil || r.Status == 0 && errors.Is(err, issuer.ErrRefused) {
+	switch {
+	case ctx.Err() != nil, errors.Is(err, issuer.ErrUnauthorized), r.Status == 0 && errors.Is(err, issuer.ErrRefused):
+		return err
+	case errors.Is(err, context.DeadlineExceeded): // reading the token would take as long
 		return err
 	}
 	info, found, readErr := c.read(ctx, id)
@@ -109,7 +112,8 @@ func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 		return
 	}
 	listErr := c.List(ctx, func(info issuer.Info) error {
-		if key := strings.ToLower(info.ID); hasKey(listed, key) {
+		key := strings.ToLower(info.ID)
+		if _, wanted := listed[key]; wanted {
 			listed[key] = info
 		}
 		return nil
@@ -127,9 +131,4 @@ func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 			failed[id] = fmt.Errorf("%w: %w", errActive, cause)
 		}
 	}
-}
-
-func hasKey(m map[string]issuer.Info, key string) bool {
-	_, ok := m[key]
-	return ok
 }

@@ -30,6 +30,9 @@ func TestRevoke_HangingAPIEndsTheBatch(t *testing.T) {
 	if sent := s.requests(http.MethodDelete); len(sent) > 5 {
 		t.Errorf("%d requests", len(sent))
 	}
+	if sent := s.requests(http.MethodGet); len(sent) > 0 {
+		t.Errorf("read %d tokens after a timeout", len(sent))
+	}
 }
 
 // What a user reads when the cluster does not accept the root credential.

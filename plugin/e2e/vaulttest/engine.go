@@ -1,23 +1,35 @@
 package vaulttest
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // The words of the engine's API that the tests depend on. They stand here only,
 // so that a renamed field is changed in one place.
 
 // States of a token in the ledger.
 const (
-	StateIssuing  = "pending"
-	StateActive   = "live"
-	StateRevoking = "owed"
+	StateIssuing  = "issuing"
+	StateActive   = "active"
+	StateRevoking = "revoking"
 )
 
 // AccessorField is the name under which a record stores its accessor, and
 // DeadlineField the one under which it stores its deadline.
 const (
-	AccessorField = "nonce"
-	DeadlineField = "due"
+	AccessorField = "accessor"
+	DeadlineField = "deadline"
 )
+
+// RootDescription is the end of the description of a root credential that the
+// engine has issued, after the tag.
+const RootDescription = "root credential"
+
+// FencesRevocations says that the engine makes sure, by a write to Vault's
+// storage, that its node is the leader before it revokes a token. Without that a
+// leader that was paused revokes tokens whose leases the next one has renewed.
+const FencesRevocations = false
 
 // A Status is the part of the answer of the path status that the tests use.
 // A count is nil if the answer leaves it out.
@@ -26,9 +38,9 @@ type Status struct {
 	RootID       string `json:"mgmt_token_id"`
 	NextRootID   string `json:"rotation_to"` // while a rotation is under way
 	LedgerLoaded bool   `json:"ledger_loaded"`
-	Issuing      *int   `json:"tokens_pending"`
-	Active       *int   `json:"tokens_live"`
-	Revoking     *int   `json:"tokens_owed"`
+	Issuing      *int   `json:"tokens_issuing"`
+	Active       *int   `json:"tokens_active"`
+	Revoking     *int   `json:"tokens_revoking"`
 }
 
 // Count returns the value of a count, and 0 if the answer left it out.
@@ -50,11 +62,29 @@ func (s Status) Empty() bool {
 	return s.LedgerLoaded
 }
 
+// Check compares the counts with a list of the ledger, made at about the same
+// time while nobody used the mount. While the ledger is not loaded the counts
+// must be missing.
+func (s Status) Check(ledger map[string]TokenInfo) error {
+	states := map[string]int{}
+	for _, info := range ledger {
+		states[info.State]++
+	}
+	for state, count := range map[string]*int{StateIssuing: s.Issuing, StateActive: s.Active, StateRevoking: s.Revoking} {
+		switch {
+		case s.LedgerLoaded && (count == nil || *count != states[state]):
+			return fmt.Errorf("status counts %d tokens in state %s, the ledger lists %d", Count(count), state, states[state])
+		case !s.LedgerLoaded && count != nil:
+			return fmt.Errorf("status counts %d tokens in state %s before the ledger is loaded", *count, state)
+		}
+	}
+	return nil
+}
+
 // A TokenInfo is what the path tokens/:accessor answers, and what the list of
 // tokens says about each. The list has no Deadline.
 type TokenInfo struct {
-	State     string    `json:"state"`
-	TokenID   string    `json:"token_id"`
-	ExpiresAt time.Time `json:"expires_at"`
-	Deadline  time.Time `json:"due"`
+	State    string    `json:"state"`
+	TokenID  string    `json:"token_id"`
+	Deadline time.Time `json:"deadline"`
 }

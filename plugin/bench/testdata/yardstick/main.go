@@ -74,13 +74,13 @@ func (e *engine) kept(ctx context.Context, req *logical.Request, data *framework
 		return nil, err
 	}
 	key := "kept/" + resp.Data["token_id"].(string)
-	if err := store(ctx, req.Storage, key, "pending"); err != nil {
+	if err := store(ctx, req.Storage, key, "issuing"); err != nil {
 		return nil, err
 	}
 	if _, err := req.Storage.Get(ctx, key); err != nil {
 		return nil, err
 	}
-	return resp, store(ctx, req.Storage, key, "live")
+	return resp, store(ctx, req.Storage, key, "active")
 }
 
 func store(ctx context.Context, s logical.Storage, key, state string) error {
