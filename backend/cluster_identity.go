@@ -119,6 +119,6 @@ func (g guardedIssuer) Inspect(ctx context.Context) (server issuer.Server, can b
 	}
 	began := g.b.now()
 	server, err = inspector.Inspect(ctx)
-	g.b.health.record("identify the server", err, began, g.b.now())
+	g.record(callInspect, "identify the server", err, began)
 	return server, true, upstream("identify the server", err)
 }

@@ -16,7 +16,8 @@ type Entry struct {
 	Deadline    time.Time // may be later than the stored one, see Ledger.Postpone
 	ExpiresAt   time.Time
 
-	Absent bool // issuing, and at least one list did not show the token
+	Absent        bool // issuing, and at least one list did not show the token
+	OutlivesLease bool // its RevokeOn is RevokeOnExpiry
 
 	position int // in the queue
 }
@@ -60,7 +61,7 @@ func (x *index) set(r Record) {
 	e := &Entry{
 		TokenType: x.intern(r.TokenType), Role: x.intern(r.Role), Accessor: r.Accessor, TokenID: r.TokenID,
 		Fingerprint: x.intern(r.Fingerprint), State: State(x.intern(string(r.State))), Deadline: r.Deadline, ExpiresAt: r.ExpiresAt,
-		Absent: r.State == Issuing && r.Absences > 0,
+		Absent: r.State == Issuing && r.Absences > 0, OutlivesLease: r.RevokeOn == RevokeOnExpiry,
 	}
 	x.add(e)
 }

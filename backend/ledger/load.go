@@ -155,6 +155,7 @@ type Summary struct {
 type Count struct {
 	TokenType, Role, Fingerprint string
 	State                        State
+	Absent                       bool // issuing, and at least one list did not show the token
 	N                            int
 }
 
@@ -169,7 +170,7 @@ func (l *Ledger) Summary() (Summary, bool) {
 	summary := Summary{Newer: l.newer, Damaged: len(l.damaged)}
 	for g, classes := range l.index.counts {
 		for c, n := range classes {
-			summary.Counts = append(summary.Counts, Count{c.tokenType, g.role, g.fingerprint, c.state, n})
+			summary.Counts = append(summary.Counts, Count{c.tokenType, g.role, g.fingerprint, c.state, c.absent, n})
 		}
 	}
 	if first := l.index.next(); first != nil {
