@@ -331,6 +331,7 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 	}
 	b.root.checkNext(time.Time{})
 	b.static.checkAll()
+	b.ledger.Resume(b.now())
 	if ch.replacesRoot() && ch.leavesCluster() {
 		if err := b.revokeItself(ctx, s, ch.old, retired); err != nil {
 			b.Logger().Warn("token not revoked", "role", rootRole, "accessor", retired.Accessor, "token_id", retired.TokenID, "error", err)

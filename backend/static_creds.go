@@ -2,10 +2,11 @@ package backend
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math/big"
 	"sync"
 	"time"
 
@@ -28,11 +29,19 @@ type staticToken struct {
 	Read, Write []string
 	Description string
 	Fingerprint string
+	Place       string // where it was issued, see config.placeDigest
 	Address     address
 	SwitchAt    time.Time // when it becomes the current token: whole seconds, UTC
 	NextAt      time.Time // when its successor is planned to become current; zero: never
 	ExpiresAt   time.Time
 	Proved      bool // the cluster accepts it; an unproved token never becomes current
+}
+
+// usableAt reports whether a staged token can become current with c. To prove a
+// token, the engine sends it to the cluster. It does so only at the place where the
+// token was issued: whoever may write config could otherwise read it elsewhere.
+func (t *staticToken) usableAt(c config) bool {
+	return t.Fingerprint == c.Fingerprint && (t.Proved || t.Place == c.placeDigest())
 }
 
 // An address is what clients need to reach the cluster.
@@ -82,6 +91,7 @@ type storedStaticToken struct {
 	Write       []string  `json:"write_databases,omitempty"`
 	Description string    `json:"description"`
 	Fingerprint string    `json:"fingerprint"`
+	Place       string    `json:"place,omitempty"`
 	Address     address   `json:"address"`
 	SwitchAt    time.Time `json:"switch_at"`
 	NextAt      time.Time `json:"next_at,omitzero"`
@@ -100,7 +110,7 @@ func (t *staticToken) stored() *storedStaticToken {
 		return nil
 	}
 	return &storedStaticToken{
-		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Address,
+		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Place, t.Address,
 		t.SwitchAt, t.NextAt, t.ExpiresAt, t.Proved,
 	}
 }
@@ -110,7 +120,7 @@ func (s *storedStaticToken) token() *staticToken {
 		return nil
 	}
 	return &staticToken{
-		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Address,
+		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Place, s.Address,
 		s.SwitchAt, s.NextAt, s.ExpiresAt, s.Proved,
 	}
 }
@@ -342,5 +352,9 @@ func jitter(most time.Duration) time.Duration {
 	if most < time.Second {
 		return 0
 	}
-	return time.Duration(rand.Int64N(int64(most/time.Second)+1)) * time.Second //nolint:gosec // not a secret
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(most/time.Second)+1))
+	if err != nil {
+		return 0 // it never fails
+	}
+	return time.Duration(n.Int64()) * time.Second
 }

@@ -263,6 +263,14 @@ func (l *Ledger) Postpone(accessor string, until time.Time) {
 	l.index.postpone(accessor, until)
 }
 
+// Resume makes the records that were postponed due at now, because what stood in
+// the way may have changed.
+func (l *Ledger) Resume(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index.resume(now)
+}
+
 // note makes the index agree with a record that was just read under its lock, or
 // just written.
 func (l *Ledger) note(r Record) {
@@ -306,7 +314,7 @@ func (l *Ledger) Settled() []Entry {
 	return l.settled(l.index.all())
 }
 
-// OfRole returns the records of one role.
+// OfRole returns the records of one role, sorted by accessor.
 func (l *Ledger) OfRole(role string) (entries []Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -315,6 +323,7 @@ func (l *Ledger) OfRole(role string) (entries []Entry) {
 			entries = append(entries, *e)
 		}
 	}
+	slices.SortFunc(entries, func(x, y Entry) int { return strings.Compare(x.Accessor, y.Accessor) })
 	return entries
 }
 
