@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 )
 
@@ -70,23 +68,23 @@ func runServer(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := writeSecret(f.rootFile, root); err != nil {
 		return err
 	}
-	control := make(chan string, 1)
-	servers, ctx := errgroup.WithContext(ctx)
-	servers.Go(func() error {
-		return serve(ctx, f.control, cluster.Control(), func(url string) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	control, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- serve(ctx, f.control, cluster.Control(), func(url string) error {
 			control <- url
 			return nil
 		})
-	})
-	servers.Go(func() error {
-		return serve(ctx, f.listen, cluster, func(url string) error {
-			select {
-			case at := <-control:
-				return json.NewEncoder(stdout).Encode(serverAnnouncement{url, at})
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case at := <-control:
+		err = serve(ctx, f.listen, cluster, func(url string) error {
+			return json.NewEncoder(stdout).Encode(serverAnnouncement{url, at})
 		})
-	})
-	return servers.Wait()
+	}
+	stop()
+	return errors.Join(err, <-ended)
 }
