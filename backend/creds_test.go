@@ -251,7 +251,7 @@ func TestEvents_OfALease(t *testing.T) {
 	if err := e.revoke(h); err != nil {
 		t.Fatal(err)
 	}
-	e.tryCreds(new([]*held))
+	e.tryCreds(new([]*credential))
 	e.cluster.SetHook(nil)
 	h = e.creds()
 	if err := e.revoke(h); err != nil {
