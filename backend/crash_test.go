@@ -16,56 +16,56 @@ import (
 // may fail at any step. It keeps the leases as Vault would.
 type scenario struct {
 	role    map[string]any // of automation; nil: ttl 1h, max_ttl 3h
-	prepare func(e *engine, leases *[]*held)
-	act     func(e *engine, leases *[]*held)
+	prepare func(e *engine, leases *[]*credential)
+	act     func(e *engine, leases *[]*credential)
 }
 
 var scenarios = map[string]scenario{
 	"issue": {
-		act: func(e *engine, leases *[]*held) { e.tryCreds(leases) },
+		act: func(e *engine, leases *[]*credential) { e.tryCreds(leases) },
 	},
 	"issue, and Vault loses the lease": {
-		act: func(e *engine, _ *[]*held) {
-			var lost []*held
+		act: func(e *engine, _ *[]*credential) {
+			var lost []*credential
 			e.tryCreds(&lost)
 		},
 	},
 	"issue with max_active": {
 		role: map[string]any{"ttl": "1h", "max_ttl": "3h", "max_active": 3},
-		act:  func(e *engine, leases *[]*held) { e.tryCreds(leases) },
+		act:  func(e *engine, leases *[]*credential) { e.tryCreds(leases) },
 	},
 	"issue for a caller who has disconnected": {
-		act: func(e *engine, _ *[]*held) {
+		act: func(e *engine, _ *[]*credential) {
 			ctx, disconnect := context.WithCancel(e.t.Context())
 			disconnect()
 			_, _ = e.do(ctx, readOp, "creds/automation", nil) // refused
 		},
 	},
 	"renew": {
-		prepare: func(e *engine, _ *[]*held) { e.clock.advance(50 * time.Minute) },
-		act:     func(e *engine, leases *[]*held) { e.tryRenew((*leases)[0]) },
+		prepare: func(e *engine, _ *[]*credential) { e.clock.advance(50 * time.Minute) },
+		act:     func(e *engine, leases *[]*credential) { e.tryRenew((*leases)[0]) },
 	},
 	"revoke": {
-		act: func(e *engine, leases *[]*held) { e.tryRevoke(leases) },
+		act: func(e *engine, leases *[]*credential) { e.tryRevoke(leases) },
 	},
 	"tick with lost leases": {
-		prepare: func(e *engine, leases *[]*held) {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.clock.advance(62 * time.Minute)
 			*leases = nil
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
 	"tick with a lost answer": {
-		prepare: func(e *engine, _ *[]*held) {
+		prepare: func(e *engine, _ *[]*credential) {
 			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
 			e.try(readOp, "creds/automation", nil)
 			e.cluster.SetHook(nil)
 			e.clock.advance(2 * time.Minute)
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
 	"tick with a deferred revocation": {
-		prepare: func(e *engine, leases *[]*held) {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.cluster.SetHook(down)
 			e.tryRevoke(leases)
 			e.clock.advance(2 * time.Minute)
@@ -73,36 +73,36 @@ var scenarios = map[string]scenario{
 			e.cluster.SetHook(nil)
 			e.clock.advance(5 * time.Minute)
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
 	"delete tokens": {
-		prepare: func(_ *engine, leases *[]*held) { *leases = nil },
-		act: func(e *engine, _ *[]*held) {
+		prepare: func(_ *engine, leases *[]*credential) { *leases = nil },
+		act: func(e *engine, _ *[]*credential) {
 			for _, key := range e.records() {
 				e.try(deleteOp, "tokens/"+key[strings.LastIndex(key, "/")+1:], nil)
 			}
 		},
 	},
 	"tidy": {
-		prepare: func(e *engine, leases *[]*held) {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.cluster.Add("[vault:"+e.tag+":"+unknownAccessor+"] unknown", e.clock.Now().Add(time.Hour))
 			e.cluster.Kill((*leases)[0].id())
 			*leases = (*leases)[1:]
 		},
-		act: func(e *engine, _ *[]*held) {
+		act: func(e *engine, _ *[]*credential) {
 			e.tryWrite("tidy", map[string]any{"dry_run": false, "revoke_unknown": e.tag})
 		},
 	},
 	"config/check": {
-		act: func(e *engine, _ *[]*held) { e.tryWrite("config/check", nil) },
+		act: func(e *engine, _ *[]*credential) { e.tryWrite("config/check", nil) },
 	},
 	"disable the mount": {
-		prepare: func(e *engine, leases *[]*held) {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.tryCreds(leases)
 			e.tryCreds(leases)
 			e.system.TaintedVal = true
 		},
-		act: func(e *engine, leases *[]*held) {
+		act: func(e *engine, leases *[]*credential) {
 			for len(*leases) > 0 && e.tryRevoke(leases) { // Vault stops at the first failure
 				continue
 			}
@@ -170,7 +170,7 @@ func (s scenario) run(t *testing.T, failures ...failureAt) (happened bool) {
 	}
 	e := ready(t, role)
 	other := e.cluster.Add("[vault:0123456789ab:"+unknownAccessor+"] another mount", time.Time{})
-	leases := []*held{e.creds(), e.creds()}
+	leases := []*credential{e.creds(), e.creds()}
 	e.tick()
 	if s.prepare != nil {
 		s.prepare(e, &leases)
@@ -196,7 +196,7 @@ func (s scenario) run(t *testing.T, failures ...failureAt) (happened bool) {
 		leases = e.endLeases(leases)
 		e.mustKeepPromises(leases)
 	}
-	e.passBy(time.Hour, 27*time.Hour)
+	e.passInSteps(time.Hour, 27*time.Hour)
 	if e.alive() != 0 || len(e.records()) != 0 {
 		t.Errorf("a day later, %d tokens are valid, records %v", e.alive(), e.ledger())
 	}
@@ -209,7 +209,7 @@ func (s scenario) run(t *testing.T, failures ...failureAt) (happened bool) {
 // mustKeepPromises checks both promises. Every valid token with the tag of the
 // mount is under a lease, or has a record, so that it will be revoked. Every token
 // under a lease is valid, unless the lease is being revoked.
-func (e *engine) mustKeepPromises(leases []*held) {
+func (e *engine) mustKeepPromises(leases []*credential) {
 	e.t.Helper()
 	leased := map[string]bool{}
 	for _, h := range leases {
@@ -234,7 +234,7 @@ func (e *engine) mustKeepPromises(leases []*held) {
 
 // endLeases revokes the leases that have ended, as Vault does, and returns the
 // others.
-func (e *engine) endLeases(leases []*held) (rest []*held) {
+func (e *engine) endLeases(leases []*credential) (rest []*credential) {
 	e.t.Helper()
 	for _, h := range leases {
 		if h.revoking || !e.clock.Now().Before(h.end) {
@@ -249,16 +249,16 @@ func (e *engine) endLeases(leases []*held) (rest []*held) {
 }
 
 // tryCreds reads a credential, and adds its lease if the engine answers.
-func (e *engine) tryCreds(leases *[]*held) {
+func (e *engine) tryCreds(leases *[]*credential) {
 	resp, err := e.do(e.t.Context(), readOp, "creds/automation", nil)
 	if err == nil && !resp.IsError() {
 		now := e.clock.Now()
-		*leases = append(*leases, &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)})
+		*leases = append(*leases, &credential{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)})
 	}
 }
 
 // tryRenew renews a lease, and extends it if the engine answers.
-func (e *engine) tryRenew(h *held) {
+func (e *engine) tryRenew(h *credential) {
 	if resp, err := e.renew(h, 0); err == nil && !resp.IsError() {
 		h.end = e.clock.Now().Add(resp.Secret.TTL)
 	}
@@ -266,7 +266,7 @@ func (e *engine) tryRenew(h *held) {
 
 // tryRevoke revokes the first lease. Vault forgets it if that succeeds, and tries
 // again later if it does not.
-func (e *engine) tryRevoke(leases *[]*held) bool {
+func (e *engine) tryRevoke(leases *[]*credential) bool {
 	h := (*leases)[0]
 	if e.revoke(h) != nil {
 		h.end, h.revoking = e.clock.Now(), true

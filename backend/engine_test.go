@@ -291,26 +291,26 @@ func ready(t *testing.T, role map[string]any) *engine {
 	return e
 }
 
-// A held is a credential that a client holds, and its lease as Vault keeps it.
-type held struct {
+// A credential is a token that a client holds, and its lease as Vault keeps it.
+type credential struct {
 	*logical.Response
 	issued, end time.Time
 	revoking    bool // Vault is revoking it: the token may be revoked already
 }
 
-func (h *held) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
-func (h *held) id() string            { return h.Data["token_id"].(string) }
+func (h *credential) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
+func (h *credential) id() string            { return h.Data["token_id"].(string) }
 
 // creds reads a credential of the role automation.
-func (e *engine) creds() *held {
+func (e *engine) creds() *credential {
 	e.t.Helper()
 	resp := e.read("creds/automation")
 	now := e.clock.Now()
-	return &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
+	return &credential{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
 }
 
 // renew sends the renewal of a lease as Vault does, and returns the answer.
-func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, error) {
+func (e *engine) renew(h *credential, increment time.Duration) (*logical.Response, error) {
 	secret := *h.Secret
 	secret.IssueTime, secret.Increment = h.issued, increment
 	return e.HandleRequest(e.t.Context(), &logical.Request{
@@ -319,7 +319,7 @@ func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, err
 }
 
 // revoke sends the revocation of a lease as Vault does.
-func (e *engine) revoke(h *held) error {
+func (e *engine) revoke(h *credential) error {
 	_, err := e.HandleRequest(e.t.Context(), &logical.Request{
 		Operation: logical.RevokeOperation, Path: "creds/automation", Secret: h.Secret, Data: h.Data, Storage: e.storage,
 	})
@@ -339,12 +339,12 @@ func (e *engine) tick() {
 // pass lets time pass, with a tick every minute.
 func (e *engine) pass(d time.Duration) {
 	e.t.Helper()
-	e.passBy(time.Minute, d)
+	e.passInSteps(time.Minute, d)
 }
 
-// passBy lets time pass with a tick after every step, which makes long times
+// passInSteps lets time pass with a tick after every step, which makes long times
 // quick.
-func (e *engine) passBy(step, d time.Duration) {
+func (e *engine) passInSteps(step, d time.Duration) {
 	e.t.Helper()
 	for ; d > 0; d -= step {
 		e.clock.advance(min(d, step))
