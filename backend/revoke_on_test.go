@@ -283,3 +283,13 @@ func TestRoleMetadata_ReturnedWithEachCredential(t *testing.T) {
 		t.Error("metadata was not removed")
 	}
 }
+
+// A token that is being revoked on request is not left to its expiry.
+func TestRevokeOnExpiry_WhileItIsBeingRevoked(t *testing.T) {
+	e, h := issuedWithExpiry(t)
+	e.cluster.SetHook(down)
+	e.try(deleteOp, "tokens/"+h.Data["accessor"].(string), nil)
+	if err := e.revoke(h); err == nil || e.eventsOf("detach") != 0 {
+		t.Errorf("the end of the lease: %v, %d detach events", err, e.eventsOf("detach"))
+	}
+}
