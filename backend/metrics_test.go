@@ -135,7 +135,7 @@ type incident struct {
 func storageFails(e *engine, op logical.Operation, prefix string) {
 	e.storage.setFault(func(when string, got logical.Operation, key string) error {
 		if when == "before" && got == op && strings.HasPrefix(key, prefix) {
-			return errSabotage
+			return errInjected
 		}
 		return nil
 	})
@@ -238,8 +238,7 @@ func TestMetrics_CountEveryResult(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := ready(t, map[string]any{"ttl": "1h", "max_ttl": "3h"})
 				c.act(e)
-				e.heal()
-				e.data.SetHook(nil)
+				e.failNoMore()
 				if got := e.scrape().counters(); fmt.Sprint(got) != fmt.Sprint(c.want) {
 					t.Errorf("counted %v, want %v", got, c.want)
 				}
@@ -305,7 +304,7 @@ func TestMetrics_LedgerNotLoaded(t *testing.T) {
 		if s.value("ledger_loaded") != 0.0 || s["tokens"] != nil || s["next_deadline_timestamp_seconds"] != nil {
 			t.Errorf("ledger_loaded %v, tokens %v", s.value("ledger_loaded"), s["tokens"])
 		}
-		e.heal()
+		e.failNoMore()
 		if s = e.scrape(); s.value("ledger_loaded") != 1.0 || s.value("tokens", "active", "management", "role") != 1.0 {
 			t.Errorf("ledger_loaded %v, tokens %v", s.value("ledger_loaded"), s["tokens"])
 		}

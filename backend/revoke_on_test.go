@@ -11,7 +11,7 @@ import (
 
 // detachable returns an engine whose role automation has revoke_on=expiry, and a
 // credential of it.
-func detachable(t *testing.T, role map[string]any) (*engine, *held) {
+func detachable(t *testing.T, role map[string]any) (*engine, *credential) {
 	t.Helper()
 	data := map[string]any{"ttl": "1h", "max_ttl": "3h", "revoke_on": "expiry"}
 	for field, value := range role {
@@ -24,7 +24,7 @@ func detachable(t *testing.T, role map[string]any) (*engine, *held) {
 }
 
 // issuedWithExpiry is detachable for tests without a bubble.
-func issuedWithExpiry(t *testing.T) (*engine, *held) {
+func issuedWithExpiry(t *testing.T) (*engine, *credential) {
 	t.Helper()
 	e := ready(t, map[string]any{"ttl": "1h", "max_ttl": "3h", "revoke_on": "expiry"})
 	return e, e.creds()
@@ -171,7 +171,7 @@ func TestRevokeOnExpiry_MoveAndDisable(t *testing.T) {
 			e.write("roles/automation", map[string]any{"revoke_on": "lease"})
 			ordinary := e.creds()
 			e.system.TaintedVal = true
-			for _, lease := range []*held{ordinary, h} { // the first one revokes all others that end with their lease
+			for _, lease := range []*credential{ordinary, h} { // the first one revokes all others that end with their lease
 				if err := e.revoke(lease); err != nil {
 					t.Fatal(err)
 				}
@@ -203,11 +203,11 @@ func TestRevokeOnExpiry_MoveAndDisable(t *testing.T) {
 // A crash at any step of the end of a lease leaves a token that lives until its
 // expiry and is in the ledger, and nothing after that.
 func TestRevokeOnExpiry_CrashAtEveryStep(t *testing.T) {
-	for _, how := range []sabotage{crash, before, after} {
+	for _, mode := range failureModes {
 		for _, deleted := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, deleted %v", how, deleted), func(t *testing.T) {
-				for n, struck := 1, true; struck; n++ {
-					synctest.Test(t, func(t *testing.T) { struck = detachWith(t, how, n, deleted) })
+			t.Run(fmt.Sprintf("%s, deleted %v", mode, deleted), func(t *testing.T) {
+				for n, happened := 1, true; happened; n++ {
+					synctest.Test(t, func(t *testing.T) { happened = detachWith(t, mode, n, deleted) })
 					if t.Failed() {
 						t.Fatalf("at step %d", n)
 					}
@@ -217,19 +217,19 @@ func TestRevokeOnExpiry_CrashAtEveryStep(t *testing.T) {
 	}
 }
 
-// detachWith ends a lease early, and deletes the token if told to, with a sabotage
+// detachWith ends a lease early, and deletes the token if told to, with a failure
 // at step n.
-func detachWith(t *testing.T, how sabotage, n int, deleted bool) bool {
+func detachWith(t *testing.T, mode failureMode, n int, deleted bool) bool {
 	e, h := detachable(t, nil)
 	e.clock.advance(10 * time.Minute)
-	saboteur := e.sabotage(how, n)
+	failing := e.failStep(mode, n)
 	ended := e.revoke(h) == nil
 	if deleted {
 		e.try(deleteOp, "tokens/"+h.Data["accessor"].(string), nil)
 	}
 	synctest.Wait()
-	e.heal()
-	if how == crash {
+	e.failNoMore()
+	if mode == crash {
 		e.restart()
 	}
 	if !ended { // Vault tries again
@@ -247,11 +247,11 @@ func detachWith(t *testing.T, how sabotage, n int, deleted bool) bool {
 			t.Fatalf("alive %v, records %v", alive, e.records())
 		}
 	}
-	e.passBy(time.Hour, 26*time.Hour)
+	e.passInSteps(time.Hour, 26*time.Hour)
 	if e.alive() != 0 || len(e.records()) != 0 {
 		t.Errorf("a day later %d alive, records %v", e.alive(), e.records())
 	}
-	return saboteur.struck
+	return failing.hasHappened()
 }
 
 // A standby changes nothing about a lease that ends early.

@@ -13,24 +13,24 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// untilCtrlC runs a command until its end or that of its own standard input,
-// which sends it what a terminal sends on Ctrl-C: an interrupt to the whole
-// process group. A test that is killed so leaves nothing behind either. What
-// waits holds no output open, so that this ends with the command.
+// untilCtrlC runs a command until it ends or until standard input ends. Then it
+// sends what a terminal sends on Ctrl-C: an interrupt to the whole process group.
+// A test that is killed leaves nothing behind either. The waiting process keeps no
+// output open, so that the output ends with the command.
 const untilCtrlC = `exec 3<&0; (cat <&3; kill -INT 0) >/dev/null 2>&1 & exec "$0" "$@" </dev/null 3<&-`
 
 // A tour is a run of `make dev`.
 type tour struct {
 	cmd     *exec.Cmd
-	stdin   io.Closer     // its end is Ctrl-C
+	stdin   io.Closer     // closing it sends Ctrl-C
 	lines   *bufio.Reader // standard output and standard error
-	witness *os.File      // at its end when no process of the tour is left
+	witness *os.File      // a pipe that ends when no process of the tour is left
 	scratch string        // its folder for temporary files
 }
 
 func startTour(t *testing.T) *tour {
 	t.Helper()
-	vaulttest.Binary(t) // built now, if ever, so that the wait below is not for that
+	vaulttest.Binary(t) // may build it, which takes minutes
 	tr := &tour{scratch: t.TempDir()}
 	tr.cmd = exec.Command("/bin/sh", "-c", untilCtrlC, "make", "--no-print-directory", "dev", "OUT="+t.TempDir())
 	tr.cmd.Dir = "../.."
@@ -43,21 +43,21 @@ func startTour(t *testing.T) *tour {
 	witness, held, err := os.Pipe()
 	must(t, err)
 	tr.cmd.Stdout, tr.cmd.Stderr = write, write
-	tr.cmd.ExtraFiles = []*os.File{nil, held} // as 4, which all that descends from it inherits
+	tr.cmd.ExtraFiles = []*os.File{nil, held} // file descriptor 4, inherited by all child processes
 	must(t, tr.cmd.Start())
 	must(t, write.Close())
 	must(t, held.Close())
 	tr.stdin, tr.lines, tr.witness = stdin, bufio.NewReader(out), witness
 	t.Cleanup(func() {
 		_ = stdin.Close()
-		_ = tr.cmd.Wait() // an interrupt, as was asked
+		_ = tr.cmd.Wait() // ended by the interrupt
 		_ = out.Close()
 		_ = witness.Close()
 	})
 	return tr
 }
 
-// upTo reads what the tour prints, up to a line that begins so.
+// upTo reads the output of the tour up to a line with the prefix.
 func (tr *tour) upTo(t *testing.T, prefix string) string {
 	t.Helper()
 	var transcript strings.Builder
@@ -73,7 +73,9 @@ func (tr *tour) upTo(t *testing.T, prefix string) string {
 	}
 }
 
-func TestMakeDevShowsTheLifeOfATokenAndCtrlCLeavesNothing(t *testing.T) {
+// The tour must show the life of a token, and Ctrl-C must leave no process and no
+// file behind.
+func TestMakeDev_ShowsLifeOfATokenAndCleansUp(t *testing.T) {
 	t.Parallel()
 	tr := startTour(t)
 	transcript := tr.upTo(t, "Up until Ctrl-C.")

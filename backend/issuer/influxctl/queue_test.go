@@ -218,7 +218,9 @@ func TestQueues_RunTwoFullBatchesAtOnce(t *testing.T) {
 		if failed := r.revoke(t.Context(), clusterA, ids); len(failed) > 0 {
 			t.Errorf("%v", failed)
 		}
-		if took := time.Since(began); took != 3*time.Second || len(r.batches) != 5 {
+		took := time.Since(began)
+		synctest.Wait() // for the goroutines of the queue
+		if took != 3*time.Second || len(r.batches) != 5 {
 			t.Errorf("%s, %d runs", took, len(r.batches))
 		}
 		if len(r.byCluster) != 0 {
