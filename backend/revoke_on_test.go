@@ -203,11 +203,11 @@ func TestRevokeOnExpiry_MoveAndDisable(t *testing.T) {
 // A crash at any step of the end of a lease leaves a token that lives until its
 // expiry and is in the ledger, and nothing after that.
 func TestRevokeOnExpiry_CrashAtEveryStep(t *testing.T) {
-	for _, how := range failureModes {
+	for _, mode := range failureModes {
 		for _, deleted := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, deleted %v", how, deleted), func(t *testing.T) {
-				for n, struck := 1, true; struck; n++ {
-					synctest.Test(t, func(t *testing.T) { struck = detachWith(t, how, n, deleted) })
+			t.Run(fmt.Sprintf("%s, deleted %v", mode, deleted), func(t *testing.T) {
+				for n, happened := 1, true; happened; n++ {
+					synctest.Test(t, func(t *testing.T) { happened = detachWith(t, mode, n, deleted) })
 					if t.Failed() {
 						t.Fatalf("at step %d", n)
 					}
@@ -219,17 +219,17 @@ func TestRevokeOnExpiry_CrashAtEveryStep(t *testing.T) {
 
 // detachWith ends a lease early, and deletes the token if told to, with a failure
 // at step n.
-func detachWith(t *testing.T, how failureMode, n int, deleted bool) bool {
+func detachWith(t *testing.T, mode failureMode, n int, deleted bool) bool {
 	e, h := detachable(t, nil)
 	e.clock.advance(10 * time.Minute)
-	failure := e.failStep(how, n)
+	failing := e.failStep(mode, n)
 	ended := e.revoke(h) == nil
 	if deleted {
 		e.try(deleteOp, "tokens/"+h.Data["accessor"].(string), nil)
 	}
 	synctest.Wait()
 	e.failNoMore()
-	if how == crash {
+	if mode == crash {
 		e.restart()
 	}
 	if !ended { // Vault tries again
@@ -251,7 +251,7 @@ func detachWith(t *testing.T, how failureMode, n int, deleted bool) bool {
 	if e.alive() != 0 || len(e.records()) != 0 {
 		t.Errorf("a day later %d alive, records %v", e.alive(), e.records())
 	}
-	return failure.hasHappened()
+	return failing.hasHappened()
 }
 
 // A standby changes nothing about a lease that ends early.
