@@ -107,7 +107,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"client_cert": cert}, "must be set together"},
 		{map[string]any{"client_key": key}, "must be set together"},
 		{map[string]any{"client_cert": cert, "client_key": cert}, "client_cert and client_key must be"},
-		{map[string]any{"disable_tls": true}, "product=clustered only"},
+		{map[string]any{"disable_tls": true}, "disable_tls is not for product=dedicated"},
 		{map[string]any{"product": "clustered", "host": "h", "disable_tls": true, "insecure_tls": true}, "disable_tls excludes"},
 		{map[string]any{"request_timeout": "41s"}, "request_timeout must be"},
 		{map[string]any{"request_timeout": 0}, "request_timeout must be"},

@@ -150,7 +150,7 @@ func TestRolesAreCheckedAndReadBack(t *testing.T) {
 		{map[string]any{"description": ""}, "description:"},
 		{map[string]any{"description": strings.Repeat("x", 5000)}, "longer than 4096"},
 		{map[string]any{"max_active": -1}, "max_active"},
-		{map[string]any{"token_type": "admin"}, "token_type must be"},
+		{map[string]any{"token_type": "administrator"}, "token_type must be"},
 		{map[string]any{"read_databases": "metrics"}, "are for token_type=database"},
 		{map[string]any{"token_type": "database"}, "needs read_databases, write_databases or both"},
 		{map[string]any{"token_type": "database", "write_databases": strings.Repeat("x", 65)}, "not the name of a database"},

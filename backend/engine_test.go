@@ -47,10 +47,11 @@ func (c *clock) advance(d time.Duration) {
 // can be made to fail, and a hunt for leaked secrets at the end.
 type engine struct {
 	t       *testing.T
+	product string
 	clock   *clock
 	cluster *issuertest.Fake
 	data    *issuertest.Fake            // the same cluster's database tokens
-	others  map[string]*issuertest.Fake // by cluster id
+	others  map[string]*issuertest.Fake // by cluster id or host
 	root    issuer.Token
 	storage *storage
 	system  *logical.StaticSystemView
@@ -62,8 +63,16 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineOf(t, issuer.Dedicated)
+}
+
+// newEngineOf returns an engine with a cluster of a product, which is not
+// configured yet.
+func newEngineOf(t *testing.T, product string) *engine {
+	t.Helper()
 	e := &engine{
 		t:       t,
+		product: product,
 		clock:   &clock{now: time.Now()},
 		others:  map[string]*issuertest.Fake{},
 		storage: &storage{Storage: &logical.InmemStorage{}},
@@ -72,7 +81,11 @@ func newEngine(t *testing.T) *engine {
 		log:     &syncBuffer{},
 	}
 	e.system.MaxLeaseTTLVal = 32 * 24 * time.Hour
-	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	if e.named() {
+		e.cluster, e.root = issuertest.NewNamedFake(e.clock.Now, traitsOf(product))
+	} else {
+		e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	}
 	e.cluster.Add("somebody's own", time.Time{})
 	e.data = issuertest.NewFakeOf(e.cluster)
 	e.restart()
@@ -109,14 +122,19 @@ func (e *engine) restart() {
 // drivers returns a table in which the engine is the driver of every product.
 func (e *engine) drivers() backend.Drivers {
 	types := map[string]issuer.Driver{backend.Management: e, backend.Database: e.data}
-	return backend.Drivers{issuer.Dedicated: types, issuer.Clustered: types}
+	return backend.Drivers{
+		issuer.Dedicated: types, issuer.Clustered: types,
+		issuer.Core: {backend.Management: e}, issuer.Enterprise: types, issuer.Cloud: types,
+	}
 }
 
 // Open makes the engine the driver that it uses: each cluster id is a cluster
 // of its own.
 func (e *engine) Open(c issuer.Cluster) issuer.Issuer {
-	if fake := e.others[c.ClusterID]; fake != nil {
-		return fake.Open(c)
+	for _, name := range []string{c.ClusterID, c.Host} {
+		if fake := e.others[name]; fake != nil {
+			return fake.Open(c)
+		}
 	}
 	return e.cluster.Open(c)
 }
@@ -225,6 +243,9 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 	data := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "mgmt_token": e.root.Secret.Reveal(),
 	}
+	if e.named() {
+		data = map[string]any{"product": e.product, "host": host, "admin_token": e.root.Secret.Reveal()}
+	}
 	for _, change := range changes {
 		for field, value := range change {
 			data[field] = value
@@ -239,7 +260,13 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 // ready returns an engine with a config and the role automation.
 func ready(t *testing.T, role map[string]any) *engine {
 	t.Helper()
-	e := newEngine(t)
+	return readyOf(t, issuer.Dedicated, role)
+}
+
+// readyOf is ready with a cluster of a product.
+func readyOf(t *testing.T, product string, role map[string]any) *engine {
+	t.Helper()
+	e := newEngineOf(t, product)
 	e.configure()
 	e.write("roles/automation", role)
 	return e
