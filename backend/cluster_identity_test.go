@@ -1,6 +1,7 @@
 package backend_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,6 +55,24 @@ func TestClusterUUID_IsNotLearnedFromARefusal(t *testing.T) {
 	e.refuse(400, readOp, "creds/automation", nil)
 	if e.pinned() != nil {
 		t.Errorf("pinned the UUID of a server that refuses the root credential: %v", e.pinned())
+	}
+}
+
+// A request that began before the UUID was known must not replace it.
+func TestClusterUUID_IsNotReplacedByARequestUnderWay(t *testing.T) {
+	e := readyOf(t, issuer.Core, nil)
+	e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+		if step == issuertest.AfterIssue {
+			e.cluster.SetHook(nil)
+			e.at(uuidA)
+			e.write("config", map[string]any{"max_parallel": 5})
+			e.at(uuidB)
+		}
+		return nil
+	})
+	e.creds()
+	if e.pinned() != uuidA {
+		t.Errorf("pinned: %v", e.pinned())
 	}
 }
 

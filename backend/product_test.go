@@ -69,6 +69,7 @@ func TestProduct_ConfigIsReadBack(t *testing.T) {
 		if status["admin_token_id"] != "root" || status["mgmt_token_id"] != nil || status["admin_token_since"] == nil || status["cluster"] != product+"/"+host+":"+port {
 			t.Errorf("status: %v", status)
 		}
+		e.write("config", map[string]any{"port": port}) // is no new place
 		if status["cli_path"] != nil || status["cli_error"] != nil {
 			t.Errorf("%s needs no program: %v", product, status)
 		}

@@ -239,6 +239,9 @@ func TestInfluxDB3_LifeOfACredential(t *testing.T) {
 			if config["admin_token_id"] != rootName || config["cluster_uuid"] != s.sim.UUID() {
 				t.Errorf("config: %v", config)
 			}
+			if status := s.must(logical.ReadOperation, "status", nil).Data; status["cli_path"] != nil || status["cli_error"] != nil {
+				t.Errorf("no program is needed: %v", status)
+			}
 			for _, role := range []string{"management", "database"} {
 				if product == influxdb3server.Core && role == "database" {
 					continue
