@@ -82,7 +82,7 @@ func TestClusterUUID_CannotBeStored(t *testing.T) {
 	e.at(uuidA)
 	e.storage.setFault(func(when string, op logical.Operation, key string) error {
 		if key == "config" && op == updateOp {
-			return errSabotage
+			return errInjected
 		}
 		return nil
 	})
@@ -151,7 +151,7 @@ func TestClusterUUID_AnotherServerAtTheSameAddress(t *testing.T) {
 			t.Errorf("pinned: %v", e.pinned())
 		}
 		sent := other.Calls(issuertest.BeforeRevoke)
-		e.passBy(time.Hour, 48*time.Hour)
+		e.passInSteps(time.Hour, 48*time.Hour)
 		if len(e.records()) != 1 {
 			t.Errorf("records %v: the token was not revoked where it was issued", e.records())
 		}

@@ -189,7 +189,7 @@ func TestNamedToken_ExpiredOneIsDeleted(t *testing.T) {
 	everyCoreAndEnterprise(t, func(t *testing.T, e *engine) {
 		h := e.creds()
 		e.cluster.SetHook(down)
-		e.passBy(time.Hour, 30*time.Hour)
+		e.passInSteps(time.Hour, 30*time.Hour)
 		if e.cluster.Alive(h.secret()) || len(e.records()) != 1 {
 			t.Fatalf("the token has expired and must stay in the ledger: records %v", e.records())
 		}
@@ -209,12 +209,12 @@ func TestNamedToken_RecordOfAnotherClusterStays(t *testing.T) {
 		e := readyOf(t, issuer.Core, nil)
 		e.creds()
 		e.write("config", map[string]any{"host": "other.example.com", "admin_token": e.root.Secret.Reveal(), "force": true})
-		e.passBy(time.Hour, 48*time.Hour)
+		e.passInSteps(time.Hour, 48*time.Hour)
 		if len(e.records()) != 1 {
 			t.Fatal("the expired token is still in the catalog of its cluster")
 		}
 		e.configure(map[string]any{"force": true})
-		e.passBy(10*time.Minute, 2*time.Hour)
+		e.passInSteps(10*time.Minute, 2*time.Hour)
 		if len(e.records()) != 0 {
 			t.Errorf("back on the cluster: records %v", e.records())
 		}
@@ -256,14 +256,14 @@ const spreadWait = 15 * time.Second
 func TestSpread_NewRootCredentialIsRefusedForAWhile(t *testing.T) {
 	for name, call := range map[string]struct {
 		step issuertest.Step
-		do   func(*engine, *held) error
+		do   func(*engine, *credential) error
 	}{
-		"issue": {issuertest.BeforeIssue, func(e *engine, _ *held) error {
+		"issue": {issuertest.BeforeIssue, func(e *engine, _ *credential) error {
 			_, err := e.do(e.t.Context(), readOp, "creds/automation", nil)
 			return err
 		}},
-		"revoke": {issuertest.BeforeRevoke, func(e *engine, h *held) error { return e.revoke(h) }},
-		"list": {issuertest.BeforeList, func(e *engine, _ *held) error {
+		"revoke": {issuertest.BeforeRevoke, func(e *engine, h *credential) error { return e.revoke(h) }},
+		"list": {issuertest.BeforeList, func(e *engine, _ *credential) error {
 			_, err := e.do(e.t.Context(), updateOp, "tidy", nil)
 			return err
 		}},
@@ -297,7 +297,7 @@ func TestSpread_NewRootCredentialIsRefusedForAWhile(t *testing.T) {
 }
 
 // spare returns a credential that was issued while the hook is away.
-func (e *engine) spare() *held {
+func (e *engine) spare() *credential {
 	hook := e.cluster.Hook()
 	e.cluster.SetHook(nil)
 	defer e.cluster.SetHook(hook)
@@ -478,13 +478,14 @@ func TestNamedToken_InvalidRequestIsTheCallersFault(t *testing.T) {
 	})
 }
 
-func TestNamedToken_NoCrashBreaksAPromise(t *testing.T) {
+// The scenarios of the crash table on products where tokens have names.
+func TestCrash_NamedTokens(t *testing.T) {
 	for _, product := range []string{issuer.Core, issuer.Enterprise} {
-		for name, story := range stories {
-			for _, how := range []sabotage{crash, before, after} {
-				t.Run(fmt.Sprintf("%s, %s, %s", product, name, how), func(t *testing.T) {
-					for n, struck := 1, true; struck; n++ {
-						synctest.Test(t, func(t *testing.T) { struck = story.tellOf(t, product, how, n) })
+		for name, s := range scenarios {
+			for _, mode := range failureModes {
+				t.Run(fmt.Sprintf("%s/%s/%s", product, name, mode), func(t *testing.T) {
+					for n, more := 1, true; more; n++ {
+						synctest.Test(t, func(t *testing.T) { more = s.run(t, product, failureAt{mode, n}) })
 						if t.Failed() {
 							t.Fatalf("at step %d", n)
 						}
@@ -495,12 +496,12 @@ func TestNamedToken_NoCrashBreaksAPromise(t *testing.T) {
 	}
 }
 
-func TestNamedToken_NoCrashOfARotationLocksAnybodyOut(t *testing.T) {
+func TestCrash_RotationOfANamedRootCredential(t *testing.T) {
 	for _, product := range []string{issuer.Core, issuer.Enterprise} {
-		for _, how := range []sabotage{crash, before, after} {
-			t.Run(product+", "+string(how), func(t *testing.T) {
-				for n, struck := 1, true; struck; n++ {
-					synctest.Test(t, func(t *testing.T) { struck = rotateWith(t, product, how, n) })
+		for _, mode := range failureModes {
+			t.Run(product+"/"+string(mode), func(t *testing.T) {
+				for n, more := 1, true; more; n++ {
+					synctest.Test(t, func(t *testing.T) { more = rotateWithFailure(t, product, mode, n) })
 					if t.Failed() {
 						t.Fatalf("at step %d", n)
 					}
@@ -508,39 +509,4 @@ func TestNamedToken_NoCrashOfARotationLocksAnybodyOut(t *testing.T) {
 			})
 		}
 	}
-}
-
-// rotateWith rotates the root credential with a sabotage at step n.
-func rotateWith(t *testing.T, product string, how sabotage, n int) (struck bool) {
-	e := newEngineOf(t, product)
-	e.configure()
-	e.write("roles/automation", nil)
-	e.at(uuidA) // is learned during the rotation
-	e.tick()
-	h := e.creds()
-	saboteur := e.sabotage(how, n)
-	_, _ = e.do(t.Context(), updateOp, "config/rotate-root", nil)
-	e.pass(3 * time.Minute)
-	e.heal()
-	if how == crash {
-		e.restart()
-	}
-	e.rootWorks()
-	if len(e.roots()) > 2 {
-		t.Errorf("roots %v: more than one spare", e.roots())
-	}
-	if !e.cluster.Alive(h.secret()) {
-		t.Error("a token under a valid lease was revoked")
-	}
-	e.pass(15 * time.Minute)
-	e.rootWorks()
-	if len(e.roots()) != 1 {
-		t.Errorf("minutes later: roots %v", e.roots())
-	}
-	e.passBy(time.Hour, 27*time.Hour)
-	if len(e.roots()) != 1 || len(e.records()) != 0 {
-		t.Errorf("in the end: roots %v, records %v", e.roots(), e.records())
-	}
-	e.wantEmptyCatalog()
-	return saboteur.struck
 }

@@ -242,6 +242,7 @@ func (k *check) revoke(ctx context.Context) (string, error) {
 		behind = behind || stale
 		return !stale
 	})
+	k.metrics.count(opRevoke, err)
 	if behind {
 		k.resp.AddWarning("The cluster has several nodes: one of them did not know the token yet. A revoked token may work on other nodes until they learn of the revocation.")
 	}

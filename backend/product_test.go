@@ -180,7 +180,7 @@ func TestProduct_OperatorTokenIsNeverRotated(t *testing.T) {
 		}
 		e.refuse(400, updateOp, "config/rotate-root", nil, "_admin", "influxdb3 create token --admin")
 		e.write("roles/automation", nil)
-		e.passBy(time.Hour, 60*time.Hour)
+		e.passInSteps(time.Hour, 60*time.Hour)
 		e.rootWorks()
 		if n := len(e.records()); n != 0 || !e.cluster.Alive(operator.Secret) {
 			t.Errorf("%d records; the operator token must stay", n)

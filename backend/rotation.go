@@ -203,16 +203,18 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.overlap())); err != nil {
 		return err
 	}
+	attempted := r.Swapped
 	r.Swapped = true
 	if err := storeRotation(ctx, s, r); err != nil {
 		return err
 	}
-	if err := b.swapRoot(ctx, s, r); err != nil {
-		if errors.Is(err, errReplaced) {
-			return b.cancel(ctx, s, r, err)
-		}
+	if err := b.swapRoot(ctx, s, r); errors.Is(err, errReplaced) {
+		r.Swapped = attempted // this attempt has not swapped
+		return b.cancel(ctx, s, r, err)
+	} else if err != nil {
 		return err
 	}
+	b.metrics.count(opRotateRoot, nil)
 	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
 	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
 	return b.finishRotation(ctx, s, r)
@@ -338,7 +340,9 @@ func (b *backend) revokeItself(ctx context.Context, s logical.Storage, c config,
 	defer cancel()
 	client := b.issuerOf(c, Management)
 	failed := client.Revoke(ctx, record.TokenID)
-	if err := proofOf(record, []string{record.TokenID}, failed, client.traits().UnknownAge, b.now()); err != nil {
+	err := proofOf(record, []string{record.TokenID}, failed, client.traits().UnknownAge, b.now())
+	b.metrics.count(opRevoke, err)
+	if err != nil {
 		return err
 	}
 	return b.ledger.Drop(ctx, s, record.Role, record.Accessor)

@@ -2,7 +2,7 @@
 # Usage: scripts/lint.sh
 #
 # Runs every check that is not a test: the top level of the tree, the packages
-# of the plugin binary, the modules and the linters. Linters of the versions in
+# of the plugin binary, the references to vendor facts, the modules and the linters. Linters of the versions in
 # scripts/lint/go.mod are built into .tools/ first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -62,8 +62,24 @@ check_plugin_binary() {
 	return 1
 }
 
+# check_vendor_facts fails if a comment names an entry of docs/vendor-facts.md that
+# does not exist.
+check_vendor_facts() {
+	local names name status=0
+	names=$(git ls-files -z '*.go' | xargs -0 cat | tr '\n' ' ' | sed -E 's#[[:space:]]+//[[:space:]]+# #g' |
+		grep -oE 'vendor-facts\.md, "[^"]*"' | sort -u | cut -d '"' -f 2)
+	for name in $names; do
+		grep -qxF "### $name" docs/vendor-facts.md || {
+			echo "lint.sh: docs/vendor-facts.md has no entry $name" >&2
+			status=1
+		}
+	done
+	return "$status"
+}
+
 check_top_level
 check_plugin_binary
+check_vendor_facts
 need golangci-lint github.com/golangci/golangci-lint/v2
 need actionlint github.com/rhysd/actionlint
 go mod verify

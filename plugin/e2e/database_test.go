@@ -7,8 +7,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// write STATUS TOKEN DATABASE writes a point to a database of the cluster, and
-// tells whether the cluster answers with the status.
+// write STATUS TOKEN DATABASE writes a point to a database of the cluster. It
+// succeeds if the cluster answers with the HTTP status.
 func writeData(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 3 {
 		ts.Fatalf("usage: write STATUS TOKEN DATABASE")

@@ -20,13 +20,12 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestStories runs the scripts of testdata against a real Vault that runs the
-// real plugin binary. Each script has a mount ($mount), a plugin process, a CLI
-// and a simulated cluster of its own, so that scripts may break theirs and still
-// run in parallel.
+// TestStories runs the scripts of testdata on a real Vault with the plugin
+// binary. Each script has its own mount ($mount), plugin process, CLI and
+// simulated cluster, so that the scripts can run in parallel.
 //
-// Beside the commands of testscript a script has those of the table below. Each
-// ends in the hunt for leaks, see [story.end].
+// The scripts use the commands of testscript and those of the table below. After
+// each script [story.end] searches for leaked secrets.
 func TestStories(t *testing.T) {
 	s := vaulttest.Start(t)
 	cli := t.TempDir()
@@ -57,7 +56,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// A story is what a script plays with.
+// A story holds what a script works with.
 type story struct {
 	server  *vaulttest.Server
 	cluster *simulator.Cluster
@@ -70,12 +69,12 @@ type storyKey struct{}
 
 func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
 
-// newStory registers the plugin for a script, with a CLI that speaks to a new
-// cluster, mounts it, and tells the script where it all is:
+// newStory registers the plugin for a script with a simulated influxctl of a new
+// cluster, mounts it, and sets these variables:
 //
 //	$mount                    path of the mount
 //	$plugin                   name that the plugin is registered under
-//	$root                     secret of the cluster's first management token
+//	$root                     root credential: the cluster's first management token
 //	$account_id, $cluster_id  of the cluster
 //	$host, $port              of the cluster as one of product clustered (plain text)
 //	$api_url                  of the cluster's HTTP Management API
@@ -128,9 +127,10 @@ func newStory(env *testscript.Env, s *vaulttest.Server, cli string) error {
 	return nil
 }
 
-// end looks for what no story may leave: a secret of its cluster in a log of
-// Vault's, a CLI process, and a secret where the CLI saw it in its arguments or
-// environment. The server's secrets are hunted once more when it has ended.
+// end checks what must hold after every story: no secret of its cluster is in a
+// log of Vault, no CLI process is left, and the CLI got no secret in its
+// arguments or environment. The logs are searched again when the server has
+// ended.
 func (st *story) end() {
 	t := st.t
 	defer st.web.Close()
@@ -149,7 +149,7 @@ func (st *story) end() {
 		}
 	}
 	for _, violation := range st.cluster.Violations() {
-		t.Errorf("the CLI was called as it must not be: %s", violation)
+		t.Errorf("the CLI was called in a way that is not allowed: %s", violation)
 	}
 	if err := vaulttest.Eventually(t.Context(), 10*time.Second, func() error {
 		if n := st.cluster.Running(); n > 0 {
@@ -161,16 +161,16 @@ func (st *story) end() {
 	}
 }
 
-// An act is a command of the scripts. Its error is what `!` turns round and
-// `await` waits out; misuse ends the script.
+// An act implements a command of the scripts. It returns an error that `!`
+// expects and that `await` retries. Wrong usage ends the script instead.
 type act func(ts *testscript.TestScript, st *story, args []string) error
 
-// acts are those that `await` can wait for.
+// acts are the commands that `await` can repeat.
 var acts = map[string]act{
 	"exec": program, "live": live, "renewed": renewed, "tokens": tokens, "use": use, "vault": vault,
 }
 
-// command makes an act a command of testscript.
+// command turns an act into a command of testscript.
 func command(a act) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		switch err := a(ts, storyOf(ts), args); {
@@ -182,10 +182,10 @@ func command(a act) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-var errSucceeded = errors.New("it succeeds")
+var errSucceeded = errors.New("the command succeeds")
 
-// await [LIMIT] [!] COMMAND ARG... repeats a command until it succeeds (with !
-// until it fails), for at most LIMIT, which is 30s unless said otherwise.
+// await [LIMIT] [!] COMMAND ARG... repeats a command until it succeeds, or with !
+// until it fails, for at most LIMIT (30s by default).
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	limit, words := 30*time.Second, args
 	if d, err := time.ParseDuration(args[0]); err == nil {
@@ -210,11 +210,11 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		return nil
 	})
 	if err != nil {
-		ts.Fatalf("%s: %v", words[0], err) // the rest may be a token
+		ts.Fatalf("%s: %v", words[0], err) // without the arguments: one may be a token
 	}
 }
 
-// vault ARG... runs the command line of Vault as its root.
+// vault ARG... runs the vault command line with the Vault root token.
 func vault(ts *testscript.TestScript, st *story, args []string) error {
 	err := ts.Exec("vault", args...)
 	for _, token := range st.cluster.Tokens() {
@@ -225,8 +225,8 @@ func vault(ts *testscript.TestScript, st *story, args []string) error {
 	return err
 }
 
-// configure [KEY=VALUE]... writes the story's cluster to $mount/config, as one
-// of product dedicated, unless the arguments say otherwise.
+// configure [KEY=VALUE]... writes $mount/config for the story's cluster with
+// product=dedicated. Arguments replace or add parameters.
 func configure(ts *testscript.TestScript, st *story, args []string) error {
 	words := []string{"write", st.mount + "/config"}
 	for _, setting := range []string{
@@ -241,7 +241,7 @@ func configure(ts *testscript.TestScript, st *story, args []string) error {
 	return vault(ts, st, append(words, args...))
 }
 
-// lease NAME keeps the credential that the last command printed as JSON, in
+// lease NAME reads the credential that the last command printed as JSON, and sets
 // $NAME_lease, $NAME_id, $NAME_token and $NAME_expires_at.
 func lease(ts *testscript.TestScript, _ *story, args []string) error {
 	if len(args) != 1 {
@@ -256,7 +256,7 @@ func lease(ts *testscript.TestScript, _ *story, args []string) error {
 		} `json:"data"`
 	}
 	if err := json.Unmarshal([]byte(ts.ReadFile("stdout")), &answer); err != nil {
-		return fmt.Errorf("the last command printed no JSON: %w", err)
+		return fmt.Errorf("read the output of the last command: %w", err)
 	}
 	for field, value := range map[string]string{
 		"lease": answer.LeaseID, "id": answer.Data.TokenID, "token": answer.Data.Token, "expires_at": answer.Data.ExpiresAt,
@@ -269,7 +269,7 @@ func lease(ts *testscript.TestScript, _ *story, args []string) error {
 	return nil
 }
 
-// faults JSON makes the cluster misbehave, see [simulator.Faults]; {} cures it.
+// faults JSON sets the faults of the cluster, see [simulator.Faults]. {} ends them.
 func faults(ts *testscript.TestScript, st *story, args []string) error {
 	var f simulator.Faults
 	if len(args) != 1 {
@@ -286,7 +286,7 @@ func faults(ts *testscript.TestScript, st *story, args []string) error {
 
 var errDead = errors.New("the token is dead")
 
-// live ID tells whether the cluster would accept a token that it knows.
+// live ID succeeds if the cluster accepts the token with the ID.
 func live(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 1 {
 		ts.Fatalf("usage: live ID")
@@ -301,7 +301,7 @@ func live(ts *testscript.TestScript, st *story, args []string) error {
 	return nil
 }
 
-// tokens N tells whether N tokens live, roots not counted.
+// tokens N succeeds if N tokens are alive, not counting root credentials.
 func tokens(ts *testscript.TestScript, st *story, args []string) error {
 	want, err := strconv.Atoi(strings.Join(args, " "))
 	if err != nil {
@@ -314,13 +314,13 @@ func tokens(ts *testscript.TestScript, st *story, args []string) error {
 		}
 	}
 	if got != want {
-		return fmt.Errorf("%d tokens live", got)
+		return fmt.Errorf("%d tokens are alive", got)
 	}
 	return nil
 }
 
-// use STATUS TOKEN asks the cluster for its databases, with a management token,
-// and tells whether it answers with the status.
+// use STATUS TOKEN lists the databases of the cluster with a management token. It
+// succeeds if the cluster answers with the HTTP status.
 func use(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 2 {
 		ts.Fatalf("usage: use STATUS TOKEN")
@@ -329,8 +329,8 @@ func use(ts *testscript.TestScript, st *story, args []string) error {
 	return st.answers(ts, args[0], args[1], http.MethodGet, path, "")
 }
 
-// answers tells whether the cluster answers a request with a token with the
-// status.
+// answers sends a request with a token to the cluster. It returns an error unless
+// the cluster answers with the HTTP status.
 func (st *story) answers(ts *testscript.TestScript, status, token, method, path, body string) error {
 	req, err := http.NewRequestWithContext(st.t.Context(), method, st.web.URL+path, strings.NewReader(body))
 	ts.Check(err)

@@ -10,20 +10,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// program PROGRAM ARG... runs a program: what `exec` is outside of await.
+// program PROGRAM ARG... runs a program. It is `exec` for use with await.
 func program(ts *testscript.TestScript, _ *story, args []string) error {
 	return ts.Exec(args[0], args[1:]...)
 }
 
-// What profile reads in a file that examples/vault-agent has had written.
+// What profile reads in a file that Vault Agent writes with examples/vault-agent.
 var (
 	profileToken   = regexp.MustCompile(`(?m)^mgmt_token = "(M\.V1\.[^"]+)"$`)
 	profileLease   = regexp.MustCompile(`(?m)^# Lease (\S+)$`)
 	profileExpires = regexp.MustCompile(`(?m)^# .* expires at (\S+)$`)
 )
 
-// profile FILE NAME keeps the credential in an influxctl profile that Vault
-// Agent wrote, under the names that `lease` gives.
+// profile FILE NAME reads the credential in an influxctl profile that Vault Agent
+// wrote, and sets the variables that `lease` sets.
 func profile(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 2 {
 		ts.Fatalf("usage: profile FILE NAME")
@@ -38,7 +38,7 @@ func profile(ts *testscript.TestScript, st *story, args []string) error {
 	} {
 		match := pattern.FindSubmatch(text)
 		if match == nil {
-			return fmt.Errorf("the profile names no %s", field)
+			return fmt.Errorf("the profile has no %s", field)
 		}
 		found[field] = string(match[1])
 	}
@@ -56,7 +56,7 @@ func profile(ts *testscript.TestScript, st *story, args []string) error {
 	return nil
 }
 
-// A leaseRecord is what Vault tells of a lease.
+// A leaseRecord is Vault's answer to a lookup of a lease.
 type leaseRecord struct {
 	Data struct {
 		IssueTime   time.Time `json:"issue_time"`
@@ -65,14 +65,14 @@ type leaseRecord struct {
 	} `json:"data"`
 }
 
-// lookUp asks Vault for the lease of the credential that is kept under a name.
+// lookUp looks up the lease $NAME_lease.
 func lookUp(ts *testscript.TestScript, st *story, name string) (l leaseRecord, err error) {
 	body := map[string]string{"lease_id": ts.Getenv(name + "_lease")}
 	err = st.server.Call(st.t.Context(), "PUT", "sys/leases/lookup", body, &l)
 	return l, err
 }
 
-// renewed NAME AGE tells whether a lease has been renewed at that age or later.
+// renewed NAME AGE succeeds if a lease was renewed when it was at least that old.
 func renewed(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 2 {
 		ts.Fatalf("usage: renewed NAME AGE")
@@ -81,12 +81,12 @@ func renewed(ts *testscript.TestScript, st *story, args []string) error {
 	ts.Check(err)
 	l, err := lookUp(ts, st, args[0])
 	if err == nil && l.Data.LastRenewal.Before(l.Data.IssueTime.Add(age)) {
-		err = fmt.Errorf("the lease was renewed last at %s, issued at %s", l.Data.LastRenewal, l.Data.IssueTime)
+		err = fmt.Errorf("the lease was last renewed at %s and issued at %s", l.Data.LastRenewal, l.Data.IssueTime)
 	}
 	return err
 }
 
-// bounded NAME tells whether a lease ends before its token does by itself.
+// bounded NAME succeeds if a lease ends before its token expires.
 func bounded(ts *testscript.TestScript, st *story, args []string) error {
 	if len(args) != 1 {
 		ts.Fatalf("usage: bounded NAME")
@@ -98,7 +98,7 @@ func bounded(ts *testscript.TestScript, st *story, args []string) error {
 	expires, err := time.Parse(time.RFC3339, ts.Getenv(args[0]+"_expires_at"))
 	ts.Check(err)
 	if l.Data.ExpireTime.IsZero() || l.Data.ExpireTime.After(expires) {
-		return fmt.Errorf("the lease ends at %s, the token at %s", l.Data.ExpireTime, expires)
+		return fmt.Errorf("the lease ends at %s, the token expires at %s", l.Data.ExpireTime, expires)
 	}
 	return nil
 }

@@ -9,17 +9,16 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestManyRevocationsShareFewProcesses ends many leases together, in every way
-// that there is, with a CLI that takes 200 ms a call. $LOAD_LEASES makes them
-// more.
-func TestManyRevocationsShareFewProcesses(t *testing.T) {
+// TestLoad_RevocationsShareProcesses ends many leases at once, in each way that
+// Vault has, with a CLI that takes 200 ms a call. $LOAD_LEASES is their number.
+func TestLoad_RevocationsShareProcesses(t *testing.T) {
 	t.Parallel()
 	n := fromEnv(t, "LOAD_LEASES", 200)
 	st := newStage(t, vaulttest.Start(t), "load")
 	st.write(t, "roles/many", map[string]any{"ttl": "1h"})
 	for _, c := range []struct {
 		name  string
-		lease time.Duration // from before the first is read; 0: as the role says
+		lease time.Duration // counted from before the first read; 0: the ttl of the role
 		end   func() error
 	}{
 		{"lazy revocation of a prefix", 0, func() error {
@@ -35,7 +34,7 @@ func TestManyRevocationsShareFewProcesses(t *testing.T) {
 	}
 }
 
-// take reads n credentials of the role many.
+// take reads n credentials of the role many, whose leases end together.
 func (st *stage) take(t *testing.T, n int, lease time.Duration) {
 	t.Helper()
 	end := time.Now().Add(lease)
@@ -52,9 +51,9 @@ func (st *stage) take(t *testing.T, n int, lease time.Duration) {
 	}
 }
 
-// mustEndWithFewProcesses has n tokens killed, and counts the processes. There
-// are two for a batch, one that revokes and one that lists, and some for those
-// who came before a batch was full.
+// mustEndWithFewProcesses ends n leases and counts the CLI processes. A batch
+// takes two, one that revokes and one that lists. Some more are for revocations
+// that did not wait for a full batch.
 func (st *stage) mustEndWithFewProcesses(t *testing.T, n int, how string, end func() error) {
 	t.Helper()
 	const (
@@ -70,7 +69,7 @@ func (st *stage) mustEndWithFewProcesses(t *testing.T, n int, how string, end fu
 	must(t, vaulttest.Eventually(t.Context(), 5*time.Minute, func() error { return st.allDead(t.Context()) }))
 	must(t, vaulttest.Eventually(t.Context(), time.Minute, func() error { return st.noLease(t.Context(), "many") }))
 	runs, peak := len(st.cluster.Runs()), st.cluster.Peak()
-	t.Logf("%s: %d tokens dead after %s, by %d processes, at most %d at a time", how, n, time.Since(began).Round(100*time.Millisecond), runs, peak)
+	t.Logf("%s: %d tokens dead after %s, with %d processes, at most %d at a time", how, n, time.Since(began).Round(100*time.Millisecond), runs, peak)
 	if most := 2*n/batch + 20; runs > most {
 		t.Errorf("%s: %d processes, want at most %d", how, runs, most)
 	}

@@ -119,18 +119,24 @@ func (h *haStage) watchCLI(t *testing.T) (seen func() map[int]*vaulttest.Server)
 	}
 }
 
-// pausedLeaderRevokesNoRenewedLease pauses the leader, renews leases at the new
-// leader, and lets the old one go on after the leases would have ended without
-// the renewal. The old leader still has the old end of the leases in memory.
+// pausedLeaderRevokesNoRenewedLease pauses the leader and its plugin, renews
+// leases at the new leader, and lets the old one go on after the leases would
+// have ended without the renewal. The old leader still has the old end of the
+// leases in memory, and sends revocations to its plugin before it notices that
+// it has lost its leadership. The plugin goes on a little later and gets them
+// then.
 func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	former := h.vault.AwaitLeader(t)
 	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "12s", "max_ttl": "10m"}, nil))
 	var held []*credential
-	for range 8 {
+	for range 12 {
 		one, err := h.at(former).read(t.Context(), "short", "")
 		must(t, err)
 		held = append(held, one)
 	}
+	plugins, _ := former.PluginProcesses()
+	resumePlugin, err := vaulttest.Pause(t, plugins[0])
+	must(t, err)
 	resume, err := vaulttest.Pause(t, former.Process(t))
 	must(t, err)
 	now := h.at(h.vault.AwaitLeader(t, former))
@@ -143,6 +149,8 @@ func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	}
 	vaulttest.Wait(t.Context(), time.Until(ends)+time.Second)
 	resume()
+	vaulttest.Wait(t.Context(), 300*time.Millisecond)
+	resumePlugin()
 	mustBecomeStandby(t, former)
 	h.mustLiveOn(t, held)
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestNoOutageLeavesATokenOrAnIrrevocableLease lets leases end while the cluster
-// is out of reach. Vault tries six times to revoke a lease, in about ten
-// minutes; $OUTAGE_MINUTES makes the outage longer than that.
-func TestNoOutageLeavesATokenOrAnIrrevocableLease(t *testing.T) {
+// TestOutage_LeavesNoTokenAndNoIrrevocableLease lets leases end while the cluster
+// cannot be reached. Vault tries six times to revoke a lease, in about ten
+// minutes. With $OUTAGE_MINUTES the outage can last longer than that.
+func TestOutage_LeavesNoTokenAndNoIrrevocableLease(t *testing.T) {
 	t.Parallel()
 	const leases = 20
 	outage := time.Duration(fromEnv(t, "OUTAGE_MINUTES", 0)) * time.Minute
 	st := newStage(t, vaulttest.Start(t), "outage")
-	st.write(t, "roles/brief", map[string]any{"ttl": "10s", "max_ttl": "1h"}) // their tokens do not die by themselves
+	st.write(t, "roles/brief", map[string]any{"ttl": "10s", "max_ttl": "1h"}) // the tokens do not expire during the test
 	must(t, vaulttest.Concurrently(leases, 4, func() error {
 		_, err := st.read(t.Context(), "brief", "")
 		return err
@@ -29,19 +29,19 @@ func TestNoOutageLeavesATokenOrAnIrrevocableLease(t *testing.T) {
 	st.cluster.SetFaults(simulator.Faults{Outage: true})
 	must(t, vaulttest.Eventually(t.Context(), time.Minute, func() error {
 		if n := vaulttest.Count(st.status(t).Revoking); n < leases {
-			return fmt.Errorf("%d tokens are owed, not %d", n, leases)
+			return fmt.Errorf("%d tokens are being revoked, not %d", n, leases)
 		}
 		return nil
 	}))
-	t.Logf("all owed after %s", time.Since(began).Round(time.Second))
-	taken := sync.OnceFunc(func() { t.Logf("no lease left after %s", time.Since(began).Round(time.Second)) })
+	t.Logf("all tokens were being revoked after %s", time.Since(began).Round(time.Second))
+	deferred := sync.OnceFunc(func() { t.Logf("no lease was left after %s", time.Since(began).Round(time.Second)) })
 	for time.Since(began) < outage && vaulttest.Wait(t.Context(), time.Second) {
 		if st.noLease(t.Context(), "brief") == nil {
-			taken()
+			deferred()
 		}
 	}
 	if alive := len(st.alive()); alive != leases {
-		t.Fatalf("%d tokens live at the end of the outage", alive)
+		t.Fatalf("%d tokens are alive at the end of the outage", alive)
 	}
 	st.cluster.SetFaults(simulator.Faults{})
 
@@ -59,7 +59,7 @@ func TestNoOutageLeavesATokenOrAnIrrevocableLease(t *testing.T) {
 	}
 	for _, token := range st.issued() {
 		if token.RevokedAt.IsZero() {
-			t.Errorf("token %s died by itself", token.ID)
+			t.Errorf("token %s expired and was not revoked", token.ID)
 		}
 	}
 }

@@ -14,52 +14,58 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestAPluginKilledInARotationLocksNobodyOut kills the plugin by SIGKILL at some
-// moment of a rotation, on several mounts one after the other. Each must work
-// afterwards, and have no more than one root token to spare, which is in the
-// ledger.
+// TestRotation_SurvivesKilledPlugin kills the plugin by SIGKILL at a random
+// moment of a rotation, on several mounts one after the other. Afterwards each
+// mount must work and have at most one spare root credential, which the ledger
+// must hold.
 //
-// With $ROTATION_KILLS it does so that often, in the order that $ROTATION_SEED
-// decides, and then waits until no mount has a root token to spare.
-func TestAPluginKilledInARotationLocksNobodyOut(t *testing.T) {
+// With $ROTATION_KILLS it uses that many mounts, with moments that
+// $ROTATION_SEED decides, and then waits until no mount has a spare root
+// credential.
+func TestRotation_SurvivesKilledPlugin(t *testing.T) {
 	t.Parallel()
 	seed := fromEnv(t, "ROTATION_SEED", int(time.Now().UnixNano()%1_000_000))
 	kills := fromEnv(t, "ROTATION_KILLS", 0)
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	server := vaulttest.Start(t)
-	var rotated []*rotationStage
+	var stages []*rotationStage
+	issued := 0
 	for i := range max(kills, 5) {
-		r := newRotating(t, server, fmt.Sprintf("rotation-%d", i))
+		r := newRotationStage(t, server, fmt.Sprintf("rotation-%d", i))
 		moment := time.Duration(random.Int64N(int64(550 * time.Millisecond)))
 		outcome := r.killAfter(t, moment)
 		r.mustWork(t)
-		t.Logf("killed after %s: %s, %d root tokens alive", moment.Round(time.Millisecond), outcome, len(r.rootsAlive()))
-		r.mustHaveOneToSpareAtMost(t)
-		rotated = append(rotated, r)
+		t.Logf("killed after %s: %s, %d root credentials alive", moment.Round(time.Millisecond), outcome, len(r.rootsAlive()))
+		r.mustHaveOneSpareAtMost(t)
+		issued += len(r.rootsIssued())
+		stages = append(stages, r)
+	}
+	if issued == 0 {
+		t.Error("no rotation has issued a root credential: nothing was tested")
 	}
 	if kills == 0 {
 		return
 	}
-	for _, r := range rotated {
-		must(t, vaulttest.Eventually(t.Context(), 6*time.Minute, r.hasNoneToSpare))
+	for _, r := range stages {
+		must(t, vaulttest.Eventually(t.Context(), 6*time.Minute, r.noSpare))
 		r.mustWork(t)
 	}
 }
 
-// A rotationStage mount is one whose root token is rotated.
+// A rotationStage is a stage whose root credential is rotated.
 type rotationStage struct {
 	*stage
 	plugin vaulttest.Process
-	old    string        // id of the root token that it has had first
-	held   []*credential // under leases
+	first  string        // ID of the first root credential
+	held   []*credential // under valid leases
 }
 
-func newRotating(t *testing.T, s *vaulttest.Server, name string) *rotationStage {
+func newRotationStage(t *testing.T, s *vaulttest.Server, name string) *rotationStage {
 	t.Helper()
 	before, _ := s.PluginProcesses()
 	r := &rotationStage{stage: newStage(t, s, name)}
-	r.old = r.disownRoot()
+	r.first = r.disownRoot()
 	r.write(t, "config", map[string]any{"rotation_overlap": "1s"})
 	r.write(t, "roles/ci", map[string]any{"ttl": "1h"})
 	r.mustWork(t)
@@ -72,7 +78,7 @@ func newRotating(t *testing.T, s *vaulttest.Server, name string) *rotationStage 
 	return r
 }
 
-// disownRoot lets the first root token be rotated away, and returns its id.
+// disownRoot allows the first root credential to be revoked. It returns its ID.
 func (st *stage) disownRoot() (id string) {
 	st.foreigners = slices.DeleteFunc(st.foreigners, func(foreigner string) bool {
 		token, _ := st.cluster.Token(foreigner)
@@ -84,12 +90,12 @@ func (st *stage) disownRoot() (id string) {
 	return id
 }
 
-// killAfter begins a rotation and kills the plugin a while later. It returns how
-// the rotation ended for its caller: Vault sends a request anew whose plugin has
-// died.
+// killAfter starts a rotation and kills the plugin after the given time. It
+// returns how the rotation ended for the caller. Vault repeats a request whose
+// plugin has died.
 func (r *rotationStage) killAfter(t *testing.T, moment time.Duration) (outcome string) {
 	t.Helper()
-	slow := simulator.Duration(100 * time.Millisecond) // there must be time to be killed in, before and after the deed
+	slow := simulator.Duration(100 * time.Millisecond) // time to be killed in, before and after each operation
 	r.cluster.SetFaults(simulator.Faults{Any: simulator.Fault{Latency: slow, LatencyAfter: slow}})
 	var caller sync.WaitGroup
 	caller.Go(func() {
@@ -112,7 +118,8 @@ func (r *rotationStage) killAfter(t *testing.T, moment time.Duration) (outcome s
 	return outcome
 }
 
-// mustWork fails unless the mount mints, and nothing has died under a lease.
+// mustWork fails unless the mount issues a token, and all tokens under valid
+// leases are alive.
 func (r *rotationStage) mustWork(t *testing.T) {
 	t.Helper()
 	must(t, vaulttest.Eventually(t.Context(), 30*time.Second, func() error {
@@ -124,77 +131,76 @@ func (r *rotationStage) mustWork(t *testing.T) {
 	}))
 	for _, one := range r.held {
 		if token, _ := r.cluster.Token(one.Data.ID); !token.Live {
-			t.Errorf("token %s has died under its lease", one.Data.ID)
+			t.Errorf("token %s died under its lease", one.Data.ID)
 		}
 	}
 }
 
-// rootsAlive are the root tokens that the mount has been given or has made.
-func (r *rotationStage) rootsAlive() (alive []simulator.Token) {
-	for _, token := range r.cluster.Tokens() {
-		made := strings.HasPrefix(token.Description, r.tag) && strings.HasSuffix(token.Description, "] root token")
-		if token.Live && (made || token.ID == r.old) {
-			alive = append(alive, token)
-		}
-	}
-	return alive
+// rootsIssued returns the root credentials that the mount has issued.
+func (r *rotationStage) rootsIssued() []simulator.Token {
+	return slices.DeleteFunc(r.issued(), func(token simulator.Token) bool {
+		return !strings.HasSuffix(token.Description, "] "+vaulttest.RootDescription)
+	})
 }
 
-// roots are the id of the root token and, while a rotation is under way, that of
-// the one to follow.
-func (r *rotationStage) roots(t *testing.T) (root, next string) {
+// rootsAlive returns the first root credential and those that the mount has
+// issued, as far as they are alive.
+func (r *rotationStage) rootsAlive() []simulator.Token {
+	all := r.rootsIssued()
+	if first, ok := r.cluster.Token(r.first); ok {
+		all = append(all, first)
+	}
+	return slices.DeleteFunc(all, func(token simulator.Token) bool { return !token.Live })
+}
+
+// mustHaveOneSpareAtMost checks the root credentials that config does not hold:
+// the first one, which lives until the end of the overlap, and at most one other.
+// The ledger must hold both, and the deadline must be near unless a rotation is
+// about to install the token.
+func (r *rotationStage) mustHaveOneSpareAtMost(t *testing.T) {
 	t.Helper()
 	status := r.status(t)
-	return status.RootID, status.NextRootID
-}
-
-// mustHaveOneToSpareAtMost looks at the root tokens that are not the root. Beside
-// the one that was replaced, which lives on for its overlap, there may be one;
-// the engine must know of both, and act on what no rotation under way is about.
-func (r *rotationStage) mustHaveOneToSpareAtMost(t *testing.T) {
-	t.Helper()
-	root, next := r.roots(t)
-	dues := r.dues(t)
+	deadlines := r.deadlines(t)
 	spare := 0
 	for _, token := range r.rootsAlive() {
-		if token.ID == root {
+		if token.ID == status.RootID {
 			continue
 		}
-		if token.ID != r.old {
+		if token.ID != r.first {
 			spare++
 		}
-		due, known := dues[token.ID]
-		if !known && token.ID != r.old {
-			due, known = dues[accessorOf(token)]
+		deadline, known := deadlines[token.ID]
+		if !known && token.ID != r.first {
+			deadline, known = deadlines[accessorOf(token)]
 		}
-		if !known || token.ID != next && due.After(time.Now().Add(2*time.Minute)) {
-			t.Errorf("root token %s lives, is in the ledger: %v, is due at %s", token.ID, known, due)
+		if !known || token.ID != status.NextRootID && deadline.After(time.Now().Add(2*time.Minute)) {
+			t.Errorf("root credential %s is alive; in the ledger: %v, deadline %s", token.ID, known, deadline)
 		}
 	}
 	if spare > 1 {
-		t.Errorf("%d root tokens are to spare", spare)
+		t.Errorf("%d root credentials are spare", spare)
 	}
 }
 
-// dues are the moments at which the engine acts on its tokens, by their nonces
-// and, as far as they are known, by their ids.
-func (r *rotationStage) dues(t *testing.T) map[string]time.Time {
+// deadlines returns the deadlines in the ledger, by accessor and, where it is
+// known, by token ID.
+func (r *rotationStage) deadlines(t *testing.T) map[string]time.Time {
 	t.Helper()
 	ledger, err := r.ledger(t.Context())
 	must(t, err)
-	dues := map[string]time.Time{}
+	deadlines := map[string]time.Time{}
 	for accessor := range ledger {
 		info, err := r.tokenInfo(t.Context(), accessor)
 		must(t, err)
-		dues[accessor], dues[info.TokenID] = info.Deadline, info.Deadline
+		deadlines[accessor], deadlines[info.TokenID] = info.Deadline, info.Deadline
 	}
-	return dues
+	return deadlines
 }
 
-// hasNoneToSpare fails while a root token but the root is alive.
-func (r *rotationStage) hasNoneToSpare() error {
+// noSpare fails unless exactly one root credential is alive.
+func (r *rotationStage) noSpare() error {
 	if n := len(r.rootsAlive()); n != 1 {
-		return fmt.Errorf("%d root tokens are alive on %s", n, r.mounted)
+		return fmt.Errorf("%d root credentials are alive on %s", n, r.mounted)
 	}
 	return nil
 }

@@ -18,19 +18,20 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// A stage is a mount of the engine, configured for a simulated cluster of its
-// own. The cluster lives in the test's process, whatever becomes of the server.
+// A stage is a mount of the engine that is configured for a simulated cluster of
+// its own. The cluster runs in the test process, so that it outlives the server.
 type stage struct {
 	*vaulttest.Server
 	cluster    *simulator.Cluster
-	mounted    string // path of the mount
-	tag        string // what the descriptions of its tokens begin with
-	foreigners []string
+	mounted    string   // path of the mount
+	tag        string   // start of the descriptions of its tokens
+	foreigners []string // IDs of tokens that the mount must not touch
 }
 
-// newStage registers the plugin under a name, with a CLI that speaks to a new
-// cluster, mounts it there and configures it. The cluster has tokens that are
-// none of the mount's business; at the end of the test they must be alive.
+// newStage registers the plugin under a name with a simulated influxctl, mounts
+// it at a path of that name, and configures it for a new cluster. The cluster
+// also has tokens that do not belong to the mount. They must be alive at the end
+// of the test.
 func newStage(t *testing.T, s *vaulttest.Server, name string) *stage {
 	t.Helper()
 	st := &stage{Server: s, cluster: simulator.NewCluster(simulator.Options{}), mounted: name}
@@ -53,8 +54,8 @@ func newStage(t *testing.T, s *vaulttest.Server, name string) *stage {
 	return st
 }
 
-// addForeigners makes tokens of people, of a mount elsewhere, and of one that
-// pretends to be this mount's.
+// addForeigners makes tokens of people, a token of another mount, and a token
+// with this mount's tag in the middle of its description.
 func (st *stage) addForeigners() {
 	for _, token := range []simulator.Token{
 		{Kind: simulator.Management, Description: "somebody's own"},
@@ -72,15 +73,15 @@ func (st *stage) addForeigners() {
 	}
 }
 
-// end looks for what no test may leave.
+// end checks what must hold after every test.
 func (st *stage) end(t *testing.T) {
 	for _, id := range st.foreigners {
 		if token, ok := st.cluster.Token(id); !ok || !token.Live {
-			t.Errorf("a stranger's token was killed: %q", token.Description)
+			t.Errorf("a token that does not belong to the mount was revoked: %q", token.Description)
 		}
 	}
 	for _, violation := range st.cluster.Violations() {
-		t.Errorf("the CLI was called as it must not be: %s", violation)
+		t.Errorf("the CLI was called in a way that is not allowed: %s", violation)
 	}
 	for _, token := range st.cluster.Tokens() {
 		st.KeepSecret(token.Secret)
@@ -93,7 +94,7 @@ func (st *stage) write(t *testing.T, path string, data map[string]any) {
 	must(t, st.Call(t.Context(), "POST", st.mounted+"/"+path, data, nil))
 }
 
-// A credential is a token that was handed out, and its lease.
+// A credential is an issued token and its lease.
 type credential struct {
 	Lease     string `json:"lease_id"`
 	Duration  int    `json:"lease_duration"`
@@ -102,7 +103,7 @@ type credential struct {
 		ID string `json:"token_id"`
 	} `json:"data"`
 
-	until time.Time // the lease lives at least so long, unless somebody ends it
+	until time.Time // earliest end of the lease, unless it is revoked
 }
 
 // read reads a credential of a role.
@@ -227,7 +228,7 @@ func (st *stage) status(t *testing.T) vaulttest.Status {
 	return status
 }
 
-// leases returns the leases that the server holds of a role.
+// leases returns the leases of a role that the server has.
 func (st *stage) leases(ctx context.Context, role string) ([]string, error) {
 	var answer struct {
 		Data struct {
@@ -241,7 +242,7 @@ func (st *stage) leases(ctx context.Context, role string) ([]string, error) {
 	return answer.Data.Keys, err
 }
 
-// irrevocable counts the leases that the server has given up.
+// irrevocable counts the leases that the server has given up revoking.
 func (st *stage) irrevocable(ctx context.Context) (int, error) {
 	var answer struct {
 		Data struct {
@@ -252,7 +253,7 @@ func (st *stage) irrevocable(ctx context.Context) (int, error) {
 	return answer.Data.Count, err
 }
 
-// noLease fails while the server holds a lease of any of the roles.
+// noLease fails while the server has a lease of one of the roles.
 func (st *stage) noLease(ctx context.Context, roles ...string) error {
 	for _, role := range roles {
 		held, err := st.leases(ctx, role)
@@ -284,8 +285,8 @@ func (st *stage) allDead(ctx context.Context) error {
 	return nil
 }
 
-// fromEnv is a number that make sets for a long run, or else what a short run
-// is content with.
+// fromEnv returns a number that make sets in the environment for a long run, or
+// the number for a short run.
 func fromEnv(t *testing.T, name string, short int) int {
 	t.Helper()
 	text, ok := os.LookupEnv(name)

@@ -7,10 +7,10 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestAFullLedgerDelaysNoStart starts a server whose mount has many records
-// ($START_RECORDS), and measures when the first credential can be had, when all
-// records are known, and what memory that takes.
-func TestAFullLedgerDelaysNoStart(t *testing.T) {
+// TestStart_LargeLedgerDelaysNoCredential starts a server whose mount has many
+// records ($START_RECORDS). It measures when the first credential is answered,
+// when all records are loaded, and how much memory the plugin uses.
+func TestStart_LargeLedgerDelaysNoCredential(t *testing.T) {
 	t.Parallel()
 	n := fromEnv(t, "START_RECORDS", 2_000)
 	st := newStage(t, vaulttest.Start(t, "raw_storage_endpoint = true"), "start")
@@ -25,19 +25,19 @@ func TestAFullLedgerDelaysNoStart(t *testing.T) {
 	st.Unseal(t)
 	first := st.mustRead(t, "plain")
 	idle, _ := st.mustHaveOnePlugin(t).Memory(t)
-	counted := st.mustRead(t, "many") // loads the records of its role, which are nearly all
+	counted := st.mustRead(t, "many") // counts the tokens of its role, which are nearly all
 	resident, peak := st.mustHaveOnePlugin(t).Memory(t)
 	if active := vaulttest.Count(st.status(t).Active); active != n+3 {
 		t.Errorf("%d active tokens are known, want %d", active, n+3)
 	}
-	t.Logf("%d records: first credential %s after the start, all records known %s later; resident %.0f MB before, %.0f MB after, %.0f MB at the peak",
+	t.Logf("%d records: first credential %s after the start, all records loaded %s later; resident %.0f MB before, %.0f MB after, %.0f MB at the peak",
 		n, first.Round(time.Millisecond), counted.Round(time.Millisecond), idle, resident, peak)
 	if first > 3*time.Second {
 		t.Errorf("the first credential took %s", first)
 	}
 }
 
-// mustRead reads a credential and says how long that took.
+// mustRead reads a credential and returns how long that took.
 func (st *stage) mustRead(t *testing.T, role string) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -46,11 +46,12 @@ func (st *stage) mustRead(t *testing.T, role string) time.Duration {
 	return time.Since(began)
 }
 
+// mustHaveOnePlugin returns the only plugin process of the server.
 func (st *stage) mustHaveOnePlugin(t *testing.T) vaulttest.Process {
 	t.Helper()
 	current, _ := st.PluginProcesses()
 	if len(current) != 1 {
-		t.Fatalf("%d plugin processes, not one", len(current))
+		t.Fatalf("%d plugin processes run, want 1", len(current))
 	}
 	return current[0]
 }

@@ -22,6 +22,10 @@ const (
 	DeadlineField = "deadline"
 )
 
+// RootDescription is the end of the description of a root credential that the
+// engine has issued, after the tag.
+const RootDescription = "root credential"
+
 // FencesRevocations says that the engine makes sure, by a write to Vault's
 // storage, that its node is the leader before it revokes a token. Without that a
 // leader that was paused revokes tokens whose leases the next one has renewed.
