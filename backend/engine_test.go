@@ -59,10 +59,11 @@ func (c *clock) advance(d time.Duration) {
 // searched for secrets.
 type engine struct {
 	t       *testing.T
+	product string
 	clock   *clock
 	cluster *issuertest.Fake
 	data    *issuertest.Fake            // the database tokens of the same cluster
-	others  map[string]*issuertest.Fake // other clusters, by cluster_id
+	others  map[string]*issuertest.Fake // other clusters, by cluster_id or host
 	root    issuer.Token                // the root credential of cluster
 	storage *storage
 	system  *logical.StaticSystemView
@@ -74,8 +75,16 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineOf(t, issuer.Dedicated)
+}
+
+// newEngineOf returns an engine with a cluster of a product, which is not
+// configured yet.
+func newEngineOf(t *testing.T, product string) *engine {
+	t.Helper()
 	e := &engine{
 		t:       t,
+		product: product,
 		clock:   &clock{now: time.Now()},
 		others:  map[string]*issuertest.Fake{},
 		storage: &storage{Storage: &logical.InmemStorage{}},
@@ -84,7 +93,11 @@ func newEngine(t *testing.T) *engine {
 		log:     &syncBuffer{},
 	}
 	e.system.MaxLeaseTTLVal = 32 * 24 * time.Hour
-	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	if e.named() {
+		e.cluster, e.root = issuertest.NewNamedFake(e.clock.Now, traitsOf(product))
+	} else {
+		e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	}
 	e.cluster.Add("another program", time.Time{})
 	e.data = issuertest.NewFakeOf(e.cluster)
 	e.restart()
@@ -122,13 +135,18 @@ func (e *engine) restart() {
 // drivers returns the same two drivers for every product.
 func (e *engine) drivers() backend.Drivers {
 	types := map[string]issuer.Driver{backend.Management: e, backend.Database: e.data}
-	return backend.Drivers{issuer.Dedicated: types, issuer.Clustered: types}
+	return backend.Drivers{
+		issuer.Dedicated: types, issuer.Clustered: types,
+		issuer.Core: {backend.Management: e}, issuer.Enterprise: types, issuer.Cloud: types,
+	}
 }
 
-// Open implements issuer.Driver: each cluster_id is another cluster.
+// Open implements issuer.Driver: each cluster_id or host is another cluster.
 func (e *engine) Open(c issuer.Cluster) issuer.Issuer {
-	if fake := e.others[c.ClusterID]; fake != nil {
-		return fake.Open(c)
+	for _, name := range []string{c.ClusterID, c.Host} {
+		if fake := e.others[name]; fake != nil {
+			return fake.Open(c)
+		}
 	}
 	return e.cluster.Open(c)
 }
@@ -271,6 +289,9 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 	data := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "mgmt_token": e.root.Secret.Reveal(),
 	}
+	if e.named() {
+		data = map[string]any{"product": e.product, "host": host, "admin_token": e.root.Secret.Reveal()}
+	}
 	for _, change := range changes {
 		for field, value := range change {
 			data[field] = value
@@ -285,7 +306,13 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 // ready returns an engine with a config and the role automation.
 func ready(t *testing.T, role map[string]any) *engine {
 	t.Helper()
-	e := newEngine(t)
+	return readyOf(t, issuer.Dedicated, role)
+}
+
+// readyOf is ready with a cluster of a product.
+func readyOf(t *testing.T, product string, role map[string]any) *engine {
+	t.Helper()
+	e := newEngineOf(t, product)
 	e.configure()
 	e.write("roles/automation", role)
 	return e

@@ -393,7 +393,7 @@ func TestCrash_RotationAtAnyStep(t *testing.T) {
 	for _, mode := range failureModes {
 		t.Run(string(mode), func(t *testing.T) {
 			for n, more := 1, true; more; n++ {
-				synctest.Test(t, func(t *testing.T) { more = rotateWithFailure(t, mode, n) })
+				synctest.Test(t, func(t *testing.T) { more = rotateWithFailure(t, issuer.Dedicated, mode, n) })
 				if t.Failed() {
 					t.Fatalf("at step %d", n)
 				}
@@ -402,10 +402,13 @@ func TestCrash_RotationAtAnyStep(t *testing.T) {
 	}
 }
 
-// rotateWithFailure rotates the root credential with a failure of the nth step,
-// and reports whether it happened.
-func rotateWithFailure(t *testing.T, mode failureMode, n int) (happened bool) {
-	e := ready(t, nil)
+// rotateWithFailure rotates the root credential of a product with a failure of the
+// nth step, and reports whether it happened.
+func rotateWithFailure(t *testing.T, product string, mode failureMode, n int) (happened bool) {
+	e := readyOf(t, product, nil)
+	if e.named() {
+		e.at(uuidA) // is learned during the rotation
+	}
 	e.tick()
 	h := e.creds()
 	injected := e.failStep(mode, n)
@@ -430,6 +433,9 @@ func rotateWithFailure(t *testing.T, mode failureMode, n int) (happened bool) {
 	e.passInSteps(time.Hour, 27*time.Hour)
 	if len(e.roots()) != 1 || len(e.records()) != 0 {
 		t.Errorf("a day later: root credentials %v, records %v", e.roots(), e.ledger())
+	}
+	if e.named() {
+		e.wantEmptyCatalog()
 	}
 	return injected.hasHappened()
 }
