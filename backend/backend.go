@@ -99,6 +99,7 @@ type backend struct {
 	storage logical.Storage // for clean, which gets none; nil when the plugin is registered
 	ledger  *ledger.Ledger
 	health  health
+	metrics *metrics
 	root    rootKeeper
 	static  staticKeeper
 	worker  worker
@@ -119,6 +120,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		now:      o.Now,
 		tag:      newMountTag(backendUUID),
 		ledger:   ledger.New(),
+		metrics:  newMetrics(),
 		revoking: map[string]int{},
 	}
 	if b.now == nil {
@@ -133,7 +135,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 		Invalidate:     b.invalidate,
-		Paths: b.strict([]*framework.Path{
+		Paths: append(keepIndents(b.strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRotateRoot(),
@@ -145,10 +147,12 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathStaticCreds(),
 			b.pathRotateRole(),
 			b.pathTokens(),
+			b.pathTokensDetailed(),
 			b.pathToken(),
 			b.pathTidy(),
 			b.pathStatus(),
-		}),
+			b.pathMetrics(),
+		})), b.pathBadName()), // last: it matches what the others do not
 	}
 	return b
 }

@@ -17,19 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
-const (
-	readOp   = logical.ReadOperation
-	updateOp = logical.UpdateOperation
-	createOp = logical.CreateOperation
-	deleteOp = logical.DeleteOperation
-	listOp   = logical.ListOperation
-)
-
-func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
+// Before anything is configured, every path answers.
+func TestPaths_BeforeAnythingIsConfigured(t *testing.T) {
 	e := newEngine(t)
 	e.refuse(404, readOp, "config", nil)
 	e.refuse(404, listOp, "roles/", nil)
@@ -51,7 +43,7 @@ func TestNothingPanicsBeforeAnythingIsConfigured(t *testing.T) {
 	e.refuse(400, updateOp, "tidy", nil, "no cluster is configured")
 }
 
-func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
+func TestConfig_IsReadWithoutSecrets(t *testing.T) {
 	e := newEngine(t)
 	e.configure(map[string]any{"mgmt_token": " " + e.root.Secret.Reveal() + "\n", "request_timeout": "20s"})
 	want := map[string]any{
@@ -63,12 +55,12 @@ func TestConfigIsReadBackWithoutSecrets(t *testing.T) {
 	if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
 		t.Error(diff)
 	}
-	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("out of reach") })
+	e.cluster.SetHook(down) // reading does not need the cluster
 	e.read("config")
 	e.read("status")
 }
 
-func TestConfigRefusesWhatCannotBe(t *testing.T) {
+func TestConfig_RefusesInvalidFields(t *testing.T) {
 	e := newEngine(t)
 	cert, key := selfSigned(t)
 	for _, c := range []struct {
@@ -107,7 +99,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		{map[string]any{"client_cert": cert}, "must be set together"},
 		{map[string]any{"client_key": key}, "must be set together"},
 		{map[string]any{"client_cert": cert, "client_key": cert}, "client_cert and client_key must be"},
-		{map[string]any{"disable_tls": true}, "product=clustered only"},
+		{map[string]any{"disable_tls": true}, "not for product=dedicated"},
 		{map[string]any{"product": "clustered", "host": "h", "disable_tls": true, "insecure_tls": true}, "disable_tls excludes"},
 		{map[string]any{"request_timeout": "41s"}, "request_timeout must be"},
 		{map[string]any{"request_timeout": 0}, "request_timeout must be"},
@@ -126,7 +118,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 		e.refuse(400, createOp, "config", e.config(c.change), c.words)
 	}
 	if e.cluster.Calls(issuertest.BeforeList) > 0 {
-		t.Error("what can be judged without the cluster must not be sent to it")
+		t.Error("the cluster was asked about a config that is invalid without asking")
 	}
 	e.configure(map[string]any{"product": "clustered", "host": "c.example.com", "port": 8443, "ca_cert": cert, "client_cert": cert, "client_key": key})
 	if got := e.read("config").Data["port"]; got != "8443" {
@@ -134,7 +126,7 @@ func TestConfigRefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
-func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
+func TestConfig_IsVerifiedBeforeItIsStored(t *testing.T) {
 	e := newEngine(t)
 	e.refuse(400, createOp, "config", e.config(map[string]any{"mgmt_token": "M.V1.wrong"}), "nothing was stored", "root credential not accepted")
 	e.cluster.SetHook(func(context.Context, issuertest.Step) error { return errors.New("no route") })
@@ -144,10 +136,11 @@ func TestConfigIsVerifiedBeforeItIsStored(t *testing.T) {
 	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token": "M.V1.wrong"}, "nothing was stored")
 }
 
-func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
+// An update changes the fields that it names and no others.
+func TestConfig_PartialUpdate(t *testing.T) {
 	e := newEngine(t)
 	e.configure(map[string]any{"request_timeout": "20s", "max_parallel": 7, "host": "a.example.com", "rotation_overlap": "1m", "rotation_ttl": "2h"})
-	for _, change := range []map[string]any{{"max_parallel": 5}, {"request_timeout": 10}, {"rotation_ttl": 0}, {"expiry_warning": 7200}} {
+	for _, change := range []map[string]any{{"max_parallel": 5}, {"request_timeout": 10}, {"rotation_ttl": 0}, {"expiry_warning": 7200}, {"disable_automated_rotation": true}} {
 		want := e.read("config").Data
 		e.write("config", change)
 		for field, value := range change {
@@ -157,19 +150,13 @@ func TestAPartialUpdateChangesOnlyWhatItNames(t *testing.T) {
 			t.Errorf("%v: %s", change, diff)
 		}
 	}
-	if e.creds2(t) == "" {
-		t.Error("the root token was lost")
-	}
-}
-
-// creds2 mints with a fresh role.
-func (e *engine) creds2(t *testing.T) string {
-	t.Helper()
 	e.write("roles/automation", nil)
-	return e.creds().id()
+	e.rootWorks()
 }
 
-func TestAStoredRootTokenNeverGoesToANewPlace(t *testing.T) {
+// A stored root credential is not sent to another place than the one it was
+// written for, whatever else the request says.
+func TestConfig_StoredRootIsNotSentToANewPlace(t *testing.T) {
 	cert, _ := selfSigned(t)
 	for _, c := range []struct {
 		from, to map[string]any
@@ -193,40 +180,40 @@ func TestAStoredRootTokenNeverGoesToANewPlace(t *testing.T) {
 			e.refuse(400, updateOp, "config", change, "give mgmt_token again")
 		}
 		if e.cluster.Calls(issuertest.BeforeList) != calls {
-			t.Errorf("%v: the root token was sent", c.to)
+			t.Errorf("%v: the root credential was sent", withoutSecrets(c.to))
 		}
 		c.to["mgmt_token"] = e.root.Secret.Reveal()
 		e.write("config", c.to)
 	}
 }
 
-func TestTheMountStaysWithItsClusterWhileTheLedgerHoldsTokens(t *testing.T) {
+// While the ledger holds tokens, moving to another cluster and deleting the config
+// need force. What another cluster says about a token proves nothing.
+func TestConfig_LeavingTheClusterNeedsForce(t *testing.T) {
 	e := ready(t, nil)
-	other, root := issuertest.NewFake(e.clock.Now)
-	e.others["99999999-7777-4888-8999-aaaaaaaaaaaa"] = other
-	move := map[string]any{"cluster_id": "99999999-7777-4888-8999-aaaaaaaaaaaa", "mgmt_token": root.Secret.Reveal()}
+	_, move := e.otherCluster()
 	h := e.creds()
 	e.refuse(409, updateOp, "config", move, "lease revoke", "same_cluster", "force")
 	e.refuse(409, deleteOp, "config", nil, "lease revoke", "or give force=true")
 
 	move["force"] = true
 	e.write("config", move)
-	e.clock.advance(11 * time.Minute) // the other cluster's not knowing the token is no longer its youth
+	e.clock.advance(11 * time.Minute) // the token is old enough for ErrUnknown of its own cluster
 	if err := e.revoke(h); err == nil {
-		t.Error("a revocation on another cluster cannot succeed: it proves nothing of the token")
+		t.Error("the answer of another cluster was taken as a proof")
 	}
 	if !e.cluster.Alive(h.secret()) || len(e.records()) != 1 {
-		t.Error("the token must stay on record")
+		t.Error("the token was revoked, or its record is gone")
 	}
 	e.configure(map[string]any{"force": true})
 	if err := e.revoke(h); err != nil || e.cluster.Alive(h.secret()) {
-		t.Errorf("back on its cluster: %v", err)
+		t.Errorf("after the return to its cluster: %v", err)
 	}
 	e.must(deleteOp, "config", nil)
 	e.refuse(404, readOp, "config", nil)
 }
 
-func TestARenamedClusterIsTheSameCluster(t *testing.T) {
+func TestConfig_SameClusterUnderANewName(t *testing.T) {
 	e := newEngine(t)
 	e.configure(map[string]any{"product": "clustered", "host": "old.example.com"})
 	e.write("roles/automation", nil)
@@ -234,28 +221,29 @@ func TestARenamedClusterIsTheSameCluster(t *testing.T) {
 	e.write("config", map[string]any{"host": "new.example.com", "mgmt_token": e.root.Secret.Reveal(), "same_cluster": true})
 	e.write("config", map[string]any{"max_parallel": 2})
 	if err := e.revoke(h); err != nil || e.cluster.Alive(h.secret()) {
-		t.Errorf("revoke after the renaming: %v", err)
+		t.Errorf("revocation under the new name: %v", err)
 	}
 }
 
-func TestTheRootTokensIDIsFoundOrGiven(t *testing.T) {
+func TestConfig_FindsTheIDOfTheRootCredential(t *testing.T) {
 	e := newEngine(t)
 	e.configure()
 	if got := e.read("config").Data["mgmt_token_id"]; got != e.root.ID {
 		t.Errorf("found %v, want %s", got, e.root.ID)
 	}
-	stranger := e.cluster.Add("a stranger's", e.clock.Now().Add(time.Hour))
-	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token_id": stranger.ID}, "is not the ID of mgmt_token")
+	other := e.cluster.Add("another program", e.clock.Now().Add(time.Hour))
+	e.refuse(400, updateOp, "config", map[string]any{"mgmt_token_id": other.ID}, "is not the ID of mgmt_token")
 
-	next := e.cluster.Add("next root", e.clock.Now().Add(24*time.Hour))
+	next := e.cluster.Add("the next root credential", e.clock.Now().Add(24*time.Hour))
 	e.write("config", map[string]any{"mgmt_token": next.Secret.Reveal()})
 	config := e.read("config").Data
 	if config["mgmt_token_id"] != next.ID || config["mgmt_token_expires_at"] != e.clock.Now().Add(24*time.Hour).UTC().Format(time.RFC3339) {
-		t.Errorf("after another root token was given: %v", config)
+		t.Errorf("after another root credential was written: %v", config)
 	}
 }
 
-func TestTwoWritesOfConfigDoNotMix(t *testing.T) {
+// Of two writes at the same time, the slower one is refused.
+func TestConfig_ConcurrentWritesDoNotMix(t *testing.T) {
 	e := newEngine(t)
 	e.configure()
 	e.cluster.SetHook(func(context.Context, issuertest.Step) error {
@@ -272,7 +260,7 @@ func TestTwoWritesOfConfigDoNotMix(t *testing.T) {
 	}
 }
 
-func TestUnknownFieldsAreRefusedOnEveryPath(t *testing.T) {
+func TestPaths_RefuseUnknownFields(t *testing.T) {
 	e := ready(t, nil)
 	for path, ops := range map[string][]logical.Operation{
 		"config": {createOp, updateOp, readOp, deleteOp}, "config/check": {updateOp}, "config/rotate-root": {updateOp}, "roles/": {listOp},
@@ -288,7 +276,8 @@ func TestUnknownFieldsAreRefusedOnEveryPath(t *testing.T) {
 	e.refuse(400, updateOp, "config", map[string]any{strings.Repeat("long", 1000): 1}, "(4000 bytes)")
 }
 
-func TestANewerConfigIsNotTouched(t *testing.T) {
+// A config or role that a newer version has stored is not used.
+func TestConfig_OfANewerVersion(t *testing.T) {
 	e := ready(t, nil)
 	for _, key := range []string{"config", "role/automation"} {
 		entry, err := e.storage.Get(t.Context(), key)
@@ -303,58 +292,6 @@ func TestANewerConfigIsNotTouched(t *testing.T) {
 		e.refuse(500, readOp, "creds/automation", nil, "newer version of this plugin")
 		if err := e.storage.Put(t.Context(), entry); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-func TestCheckProvesTheSetUp(t *testing.T) {
-	e := ready(t, nil)
-	resp := e.write("config/check", nil)
-	for field, saw := range resp.Data {
-		if !strings.HasPrefix(saw.(string), "ok: ") {
-			t.Errorf("%s: %v", field, saw)
-		}
-	}
-	if len(resp.Data) != 7 || len(resp.Warnings) > 0 || e.alive() != 0 || len(e.records()) != 0 {
-		t.Errorf("%v, %v, alive %d, records %v", resp.Data, resp.Warnings, e.alive(), e.records())
-	}
-}
-
-func TestCheckNamesTheStepThatFails(t *testing.T) {
-	forbidden := errors.Join(issuer.ErrUnauthorized, errors.New("PermissionDenied"))
-	for _, c := range []struct {
-		step   issuertest.Step
-		nth    int
-		err    error
-		status int
-		words  []string
-	}{
-		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "passed: program)", "host"}},
-		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token issue others"}},
-		{issuertest.BeforeList, 2, errors.New("no route"), 502, []string{"find, failed"}},
-		{issuertest.BeforeRevoke, 1, errors.New("boom"), 502, []string{"revoke, failed"}},
-		{issuertest.BeforeList, 4, errors.New("boom"), 502, []string{"dead, failed"}},
-	} {
-		e := ready(t, nil)
-		n := e.cluster.Calls(c.step)
-		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
-			if step == c.step && e.cluster.Calls(step) == n+c.nth {
-				return c.err
-			}
-			return nil
-		})
-		_, err := e.do(t.Context(), updateOp, "config/check", nil)
-		status, text := statusOf(updateOp, nil, err)
-		for _, word := range c.words {
-			if !strings.Contains(text, word) {
-				t.Errorf("%q does not say %q", text, word)
-			}
-		}
-		if status != c.status {
-			t.Errorf("%s: status %d, want %d", text, status, c.status)
-		}
-		if e.alive() != 0 || len(e.records()) != 0 {
-			t.Errorf("%s: alive %d, records %v", text, e.alive(), e.records())
 		}
 	}
 }

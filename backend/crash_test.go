@@ -2,160 +2,109 @@ package backend_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
-// A sabotage is a way for things to go wrong at one step: an operation of the
-// storage or a point in a call to the cluster.
-type sabotage string
-
-const (
-	crash  sabotage = "crash"                 // nothing has any effect from then on, until a restart
-	before sabotage = "failure before effect" // the one step fails
-	after  sabotage = "failure after effect"  // the one step fails although it had its effect
-)
-
-var errSabotage = errors.New("sabotage")
-
-// A saboteur strikes at the nth step, once.
-type saboteur struct {
-	how sabotage
-
-	mu      sync.Mutex // guards what follows
-	n, step int
-	struck  bool
+// A scenario is something that an engine does for clients with leases, and that
+// may fail at any step. It keeps the leases as Vault would.
+type scenario struct {
+	role    map[string]any // of automation; nil: ttl 1h, max_ttl 3h
+	prepare func(e *engine, leases *[]*credential)
+	act     func(e *engine, leases *[]*credential)
 }
 
-// strike reports whether the step now begun ("before") or ended ("after")
-// fails.
-func (s *saboteur) strike(when string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if when == "before" {
-		s.step++
-	}
-	hit := s.step == s.n && (s.how == after) == (when == "after") || s.how == crash && s.step > s.n
-	if hit {
-		s.struck = true
-		return errSabotage
-	}
-	return nil
-}
-
-// sabotage lets a saboteur strike at the nth step from now on.
-func (e *engine) sabotage(how sabotage, n int) *saboteur {
-	s := &saboteur{how: how, n: n}
-	e.storage.setFault(func(when string, _ logical.Operation, _ string) error { return s.strike(when) })
-	e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
-		if err := s.strike("before"); err != nil {
-			return err
-		}
-		return s.strike("after")
-	})
-	return s
-}
-
-func (e *engine) heal() {
-	e.storage.setFault(nil)
-	e.cluster.SetHook(nil)
-}
-
-// A story is something that happens to an engine with leases, and may go wrong
-// at any step. It keeps leases up to date with what core would know.
-type story struct {
-	role    map[string]any
-	prepare func(e *engine, leases *[]*held)
-	act     func(e *engine, leases *[]*held)
-}
-
-var stories = map[string]story{
-	"mint": {
-		act: func(e *engine, leases *[]*held) { e.tryCreds(leases) },
+var scenarios = map[string]scenario{
+	"issue": {
+		act: func(e *engine, leases *[]*credential) { e.tryCreds(leases) },
 	},
-	"mint whose lease Vault loses": {
-		act: func(e *engine, _ *[]*held) {
-			var lost []*held
+	"issue, and Vault loses the lease": {
+		act: func(e *engine, _ *[]*credential) {
+			var lost []*credential
 			e.tryCreds(&lost)
 		},
 	},
-	"mint with a limit": {
+	"issue with max_active": {
 		role: map[string]any{"ttl": "1h", "max_ttl": "3h", "max_active": 3},
-		act:  func(e *engine, leases *[]*held) { e.tryCreds(leases) },
+		act:  func(e *engine, leases *[]*credential) { e.tryCreds(leases) },
+	},
+	"issue for a caller who has disconnected": {
+		act: func(e *engine, _ *[]*credential) {
+			ctx, disconnect := context.WithCancel(e.t.Context())
+			disconnect()
+			_, _ = e.do(ctx, readOp, "creds/automation", nil) // refused
+		},
 	},
 	"renew": {
-		prepare: func(e *engine, _ *[]*held) { e.clock.advance(50 * time.Minute) },
-		act:     func(e *engine, leases *[]*held) { e.tryRenew((*leases)[0]) },
+		prepare: func(e *engine, _ *[]*credential) { e.clock.advance(50 * time.Minute) },
+		act:     func(e *engine, leases *[]*credential) { e.tryRenew((*leases)[0]) },
 	},
 	"revoke": {
-		act: func(e *engine, leases *[]*held) { e.tryRevoke(leases) },
+		act: func(e *engine, leases *[]*credential) { e.tryRevoke(leases) },
 	},
-	"a lost lease is due": {
-		prepare: func(e *engine, leases *[]*held) {
+	"tick with lost leases": {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.clock.advance(62 * time.Minute)
 			*leases = nil
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
-	"a lost answer is due": {
-		prepare: func(e *engine, _ *[]*held) {
+	"tick with a lost answer": {
+		prepare: func(e *engine, _ *[]*credential) {
 			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
-			_, _ = e.do(e.t.Context(), readOp, "creds/automation", nil)
+			e.try(readOp, "creds/automation", nil)
 			e.cluster.SetHook(nil)
 			e.clock.advance(2 * time.Minute)
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
-	"a debt is due": {
-		prepare: func(e *engine, leases *[]*held) {
+	"tick with a deferred revocation": {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.cluster.SetHook(down)
 			e.tryRevoke(leases)
 			e.clock.advance(2 * time.Minute)
-			e.tryRevoke(leases) // taken over
+			e.tryRevoke(leases) // deferred
 			e.cluster.SetHook(nil)
 			e.clock.advance(5 * time.Minute)
 		},
-		act: func(e *engine, _ *[]*held) { e.tick() },
+		act: func(e *engine, _ *[]*credential) { e.tick() },
 	},
-	"a token is deleted": {
-		prepare: func(_ *engine, leases *[]*held) { *leases = nil },
-		act: func(e *engine, _ *[]*held) {
+	"delete tokens": {
+		prepare: func(_ *engine, leases *[]*credential) { *leases = nil },
+		act: func(e *engine, _ *[]*credential) {
 			for _, key := range e.records() {
-				_, _ = e.do(e.t.Context(), deleteOp, "tokens/"+key[strings.LastIndex(key, "/")+1:], nil)
+				e.try(deleteOp, "tokens/"+key[strings.LastIndex(key, "/")+1:], nil)
 			}
 		},
 	},
 	"tidy": {
-		prepare: func(e *engine, leases *[]*held) {
-			e.cluster.Add("[vault:"+e.tag+":AAAAAAAAAAAAAAAAAAAAAAAAAA] lost", e.clock.Now().Add(time.Hour))
+		prepare: func(e *engine, leases *[]*credential) {
+			e.cluster.Add("[vault:"+e.tag+":"+unknownAccessor+"] unknown", e.clock.Now().Add(time.Hour))
 			e.cluster.Kill((*leases)[0].id())
 			*leases = (*leases)[1:]
 		},
-		act: func(e *engine, _ *[]*held) {
-			_, _ = e.do(e.t.Context(), updateOp, "tidy", map[string]any{"dry_run": false, "revoke_unknown": e.tag})
+		act: func(e *engine, _ *[]*credential) {
+			e.tryWrite("tidy", map[string]any{"dry_run": false, "revoke_unknown": e.tag})
 		},
 	},
 	"config/check": {
-		act: func(e *engine, _ *[]*held) { _, _ = e.do(e.t.Context(), updateOp, "config/check", nil) },
+		act: func(e *engine, _ *[]*credential) { e.tryWrite("config/check", nil) },
 	},
-	"the mount is disabled": {
-		prepare: func(e *engine, leases *[]*held) {
+	"disable the mount": {
+		prepare: func(e *engine, leases *[]*credential) {
 			e.tryCreds(leases)
 			e.tryCreds(leases)
 			e.system.TaintedVal = true
 		},
-		act: func(e *engine, leases *[]*held) {
-			// Core stops at the first failure; the leases are still there then.
-			for len(*leases) > 0 && e.tryRevoke(leases) {
+		act: func(e *engine, leases *[]*credential) {
+			for len(*leases) > 0 && e.tryRevoke(leases) { // Vault stops at the first failure
 				continue
 			}
 			for _, h := range *leases {
@@ -163,21 +112,19 @@ var stories = map[string]story{
 			}
 		},
 	},
-	"the caller hangs up": {
-		act: func(e *engine, _ *[]*held) {
-			ctx, hangUp := context.WithCancel(e.t.Context())
-			hangUp()
-			_, _ = e.do(ctx, readOp, "creds/automation", nil)
-		},
-	},
 }
 
-func TestNoCrashBreaksAPromise(t *testing.T) {
-	for name, story := range stories {
-		for _, how := range []sabotage{crash, before, after} {
-			t.Run(fmt.Sprintf("%s, %s", name, how), func(t *testing.T) {
-				for n, struck := 1, true; struck; n++ {
-					synctest.Test(t, func(t *testing.T) { struck = story.tell(t, how, n) })
+// unknownAccessor is the accessor of a token that the tests add on the cluster.
+const unknownAccessor = "AAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+// Every step of every scenario fails, in every way. Neither then nor at any time
+// afterwards is one of the two promises broken.
+func TestCrash_OneFailureAtAnyStep(t *testing.T) {
+	for name, s := range scenarios {
+		for _, mode := range failureModes {
+			t.Run(fmt.Sprintf("%s/%s", name, mode), func(t *testing.T) {
+				for n, more := 1, true; more; n++ {
+					synctest.Test(t, func(t *testing.T) { more = s.run(t, issuer.Dedicated, failureAt{mode, n}) })
 					if t.Failed() {
 						t.Fatalf("at step %d", n)
 					}
@@ -187,75 +134,127 @@ func TestNoCrashBreaksAPromise(t *testing.T) {
 	}
 }
 
-// tell tells the story with a sabotage at step n, and checks both promises then
-// and ever after. It reports whether the story has so many steps.
-func (s story) tell(t *testing.T, how sabotage, n int) bool {
+// The same with two and three failures: what the engine does to recover fails,
+// too. The steps are chosen at random, the same in every run.
+func TestCrash_RecoveryFailsAsWell(t *testing.T) {
+	const runs = 30
+	for name, s := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same numbers in every run
+			for range runs {
+				var failures []failureAt
+				for range 2 + random.IntN(2) {
+					failures = append(failures, failureAt{failureModes[random.IntN(len(failureModes))], 1 + random.IntN(10)})
+				}
+				synctest.Test(t, func(t *testing.T) { s.run(t, issuer.Dedicated, failures...) })
+				if t.Failed() {
+					t.Fatalf("failures %v", failures)
+				}
+			}
+		})
+	}
+}
+
+// A failureAt is a failure of the nth step.
+type failureAt struct {
+	mode failureMode
+	n    int
+}
+
+// run runs the scenario on a product, with a failure in it, and with the other failures in the
+// minutes after it. It checks both promises until a day later, and reports
+// whether the first failure happened.
+func (s scenario) run(t *testing.T, product string, failures ...failureAt) (happened bool) {
 	role := s.role
 	if role == nil {
 		role = map[string]any{"ttl": "1h", "max_ttl": "3h"}
 	}
-	e := ready(t, role)
-	stranger := e.cluster.Add("[vault:0123456789ab:AAAAAAAAAAAAAAAAAAAAAAAAAA] another mount's", time.Time{})
-	leases := []*held{e.creds(), e.creds()}
+	e := readyOf(t, product, role)
+	other := e.cluster.Add("[vault:0123456789ab:"+unknownAccessor+"] another mount", time.Time{})
+	leases := []*credential{e.creds(), e.creds()}
 	e.tick()
 	if s.prepare != nil {
 		s.prepare(e, &leases)
 	}
-	saboteur := e.sabotage(how, n)
-	s.act(e, &leases)
-	synctest.Wait()
-	e.heal()
-	e.system.TaintedVal = false
-	if how == crash {
-		e.restart()
+	for i, f := range failures {
+		injected := e.failStep(f.mode, f.n)
+		if i == 0 {
+			s.act(e, &leases)
+			synctest.Wait()
+			happened = injected.hasHappened()
+			e.system.TaintedVal = false
+		} else {
+			e.pass(3 * time.Minute)
+		}
+		e.failNoMore()
+		if f.mode == crash {
+			e.restart()
+		}
+		e.mustKeepPromises(leases)
 	}
-	e.promises(leases)
 	for range 30 {
 		e.pass(5 * time.Minute)
 		leases = e.endLeases(leases)
-		e.promises(leases)
+		e.mustKeepPromises(leases)
 	}
-	e.passBy(time.Hour, 27*time.Hour)
+	e.passInSteps(time.Hour, 27*time.Hour)
 	if e.alive() != 0 || len(e.records()) != 0 {
-		t.Errorf("a day later %d tokens are alive, records %v", e.alive(), e.records())
+		t.Errorf("a day later, %d tokens are valid, records %v", e.alive(), e.ledger())
 	}
-	if !e.cluster.Alive(stranger.Secret) || !e.cluster.Alive(e.root.Secret) {
-		t.Error("a stranger's token or the root was killed")
+	for _, name := range e.catalog() {
+		if e.named() && e.accessorOf(name) != unknownAccessor { // which tidy may not have reached
+			t.Errorf("token %s stays in the catalog", name)
+		}
 	}
-	return saboteur.struck
+	for _, h := range leases {
+		if h.revoking {
+			t.Errorf("the lease of token %s never ended", h.id())
+		}
+	}
+	if !e.cluster.Alive(other.Secret) || !e.cluster.Alive(e.root.Secret) {
+		t.Error("the token of another mount or the root credential was revoked")
+	}
+	return happened
 }
 
-// promises checks the two promises: no live token with our tag that is neither
-// leased nor in the ledger with a due that kills it; no living lease whose
-// token is dead.
-func (e *engine) promises(leases []*held) {
+// mustKeepPromises checks both promises. Every valid token with the tag of the
+// mount is under a lease, or has a record, so that it will be revoked. Every token
+// under a lease is valid, unless the lease is being revoked.
+func (e *engine) mustKeepPromises(leases []*credential) {
 	e.t.Helper()
 	leased := map[string]bool{}
 	for _, h := range leases {
 		leased[h.id()] = true
 		if !h.revoking && !e.cluster.Alive(h.secret()) {
-			e.t.Errorf("token %s is dead under a living lease", h.id())
+			e.t.Errorf("token %s was revoked under a valid lease", h.id())
 		}
 	}
-	ledger := e.storage.dumpUnder(e.t, "ledger/")
-	for _, info := range e.cluster.Tokens() {
-		if !strings.HasPrefix(info.Description, "[vault:"+e.tag) || info.Dead(e.clock.Now()) || leased[info.ID] {
+	recorded := map[string]bool{unknownAccessor: true}
+	for _, r := range e.ledger() {
+		recorded[r.Accessor] = true
+	}
+	for _, info := range e.tagged() {
+		if info.Dead(e.clock.Now()) || leased[info.ID] {
 			continue
 		}
-		nonce := strings.Split(strings.Trim(strings.Fields(info.Description)[0], "[]"), ":")[2]
-		if nonce != strings.Repeat("A", 26) && !strings.Contains(ledger, `"accessor":"`+nonce+`"`) {
-			e.t.Errorf("token %s is alive, without a lease and in no record", info.ID)
+		if !recorded[e.accessorOf(info.ID)] {
+			e.t.Errorf("token %s is valid, without a lease and without a record", info.ID)
 		}
 	}
 }
 
-// endLeases revokes the leases whose time has come, as core does.
-func (e *engine) endLeases(leases []*held) (rest []*held) {
+// endLeases revokes the leases that have ended, as Vault does, and returns the
+// others.
+func (e *engine) endLeases(leases []*credential) (rest []*credential) {
 	e.t.Helper()
 	for _, h := range leases {
 		if h.revoking || !e.clock.Now().Before(h.end) {
-			if err := e.revoke(h); err != nil {
-				e.t.Errorf("the end of a lease: %v", err)
+			err := e.revoke(h)
+			if err != nil && e.named() && !e.cluster.Alive(h.secret()) { // it is not proved yet, so Vault tries again
+				h.revoking = true
+				rest = append(rest, h)
+			} else if err != nil {
+				e.t.Errorf("revocation at the end of a lease: %v", err)
 			}
 			continue
 		}
@@ -264,24 +263,25 @@ func (e *engine) endLeases(leases []*held) (rest []*held) {
 	return rest
 }
 
-// tryCreds reads a credential; a lease is added if core got an answer.
-func (e *engine) tryCreds(leases *[]*held) {
+// tryCreds reads a credential, and adds its lease if the engine answers.
+func (e *engine) tryCreds(leases *[]*credential) {
 	resp, err := e.do(e.t.Context(), readOp, "creds/automation", nil)
 	if err == nil && !resp.IsError() {
 		now := e.clock.Now()
-		*leases = append(*leases, &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)})
+		*leases = append(*leases, &credential{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)})
 	}
 }
 
-func (e *engine) tryRenew(h *held) {
+// tryRenew renews a lease, and extends it if the engine answers.
+func (e *engine) tryRenew(h *credential) {
 	if resp, err := e.renew(h, 0); err == nil && !resp.IsError() {
 		h.end = e.clock.Now().Add(resp.Secret.TTL)
 	}
 }
 
-// tryRevoke revokes the first lease; core forgets it if that succeeds, and
-// takes it for ended, and tries again, if it does not.
-func (e *engine) tryRevoke(leases *[]*held) bool {
+// tryRevoke revokes the first lease. Vault forgets it if that succeeds, and tries
+// again later if it does not.
+func (e *engine) tryRevoke(leases *[]*credential) bool {
 	h := (*leases)[0]
 	if e.revoke(h) != nil {
 		h.end, h.revoking = e.clock.Now(), true

@@ -15,7 +15,8 @@ import (
 // Vault disables and moves a mount in the same way at first: it marks the mount
 // as tainted and revokes its leases one after the other. Only when it disables
 // the mount, it then calls Clean, and deletes the storage. So tokens that no
-// lease holds, and the root credential, must survive until Clean.
+// lease holds, or that may outlive their lease, and the root credential, must
+// survive until Clean.
 
 // cleanTime bounds what clean does on a mount that is being disabled. Vault serves
 // no other request meanwhile.
@@ -70,7 +71,9 @@ func (b *backend) revokeOthers(ctx context.Context, s logical.Storage, except st
 		b.Logger().Warn("the tokens of a mount that is being disabled cannot be revoked together", "error", err)
 		return
 	}
-	others := slices.DeleteFunc(b.ledger.Settled(), func(e ledger.Entry) bool { return e.Accessor == except || !isRoleName(e.Role) })
+	others := slices.DeleteFunc(b.ledger.Settled(), func(e ledger.Entry) bool {
+		return e.Accessor == except || !isRoleName(e.Role) || e.OutlivesLease
+	})
 	slices.SortFunc(others, func(x, y ledger.Entry) int { // those without an ID need a list: last
 		return cmp.Compare(y.TokenID, x.TokenID)
 	})

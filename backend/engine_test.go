@@ -3,7 +3,9 @@ package backend_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +27,16 @@ const (
 	clusterID = "66666666-7777-4888-8999-aaaaaaaaaaaa"
 )
 
-// A clock is a time that a test moves.
+// The operations of requests.
+const (
+	readOp   = logical.ReadOperation
+	updateOp = logical.UpdateOperation
+	createOp = logical.CreateOperation
+	deleteOp = logical.DeleteOperation
+	listOp   = logical.ListOperation
+)
+
+// A clock shows a time that only a test changes.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -43,15 +54,17 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// An engine is the engine under test, with a cluster in memory, a storage that
-// can be made to fail, and a hunt for leaked secrets at the end.
+// An engine is the engine under test, with a cluster in memory and a storage that
+// can be made to fail. At the end of each test, log, events and ledger are
+// searched for secrets.
 type engine struct {
 	t       *testing.T
+	product string
 	clock   *clock
 	cluster *issuertest.Fake
-	data    *issuertest.Fake            // the same cluster's database tokens
-	others  map[string]*issuertest.Fake // by cluster id
-	root    issuer.Token
+	data    *issuertest.Fake            // the database tokens of the same cluster
+	others  map[string]*issuertest.Fake // other clusters, by cluster_id or host
+	root    issuer.Token                // the root credential of cluster
 	storage *storage
 	system  *logical.StaticSystemView
 	events  *logical.MockEventSender
@@ -62,8 +75,16 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineOf(t, issuer.Dedicated)
+}
+
+// newEngineOf returns an engine with a cluster of a product, which is not
+// configured yet.
+func newEngineOf(t *testing.T, product string) *engine {
+	t.Helper()
 	e := &engine{
 		t:       t,
+		product: product,
 		clock:   &clock{now: time.Now()},
 		others:  map[string]*issuertest.Fake{},
 		storage: &storage{Storage: &logical.InmemStorage{}},
@@ -72,16 +93,21 @@ func newEngine(t *testing.T) *engine {
 		log:     &syncBuffer{},
 	}
 	e.system.MaxLeaseTTLVal = 32 * 24 * time.Hour
-	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
-	e.cluster.Add("somebody's own", time.Time{})
+	if e.named() {
+		e.cluster, e.root = issuertest.NewNamedFake(e.clock.Now, traitsOf(product))
+	} else {
+		e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	}
+	e.cluster.Add("another program", time.Time{})
 	e.data = issuertest.NewFakeOf(e.cluster)
 	e.restart()
 	e.tag = e.read("status").Data["mount_tag"].(string)
-	t.Cleanup(e.huntLeaks)
+	t.Cleanup(e.mustLeakNoSecret)
 	return e
 }
 
-// restart drops the engine's memory, as a reload of the plugin does.
+// restart replaces the engine by a new one on the same storage, as a reload of
+// the plugin does.
 func (e *engine) restart() {
 	e.t.Helper()
 	if e.Backend != nil {
@@ -106,23 +132,27 @@ func (e *engine) restart() {
 	e.t.Cleanup(func() { b.Cleanup(context.Background()) })
 }
 
-// drivers returns a table in which the engine is the driver of every product.
+// drivers returns the same two drivers for every product.
 func (e *engine) drivers() backend.Drivers {
 	types := map[string]issuer.Driver{backend.Management: e, backend.Database: e.data}
-	return backend.Drivers{issuer.Dedicated: types, issuer.Clustered: types}
+	return backend.Drivers{
+		issuer.Dedicated: types, issuer.Clustered: types,
+		issuer.Core: {backend.Management: e}, issuer.Enterprise: types, issuer.Cloud: types,
+	}
 }
 
-// Open makes the engine the driver that it uses: each cluster id is a cluster
-// of its own.
+// Open implements issuer.Driver: each cluster_id or host is another cluster.
 func (e *engine) Open(c issuer.Cluster) issuer.Issuer {
-	if fake := e.others[c.ClusterID]; fake != nil {
-		return fake.Open(c)
+	for _, name := range []string{c.ClusterID, c.Host} {
+		if fake := e.others[name]; fake != nil {
+			return fake.Open(c)
+		}
 	}
 	return e.cluster.Open(c)
 }
 
-// do sends a request as core does, and checks the answer against what the path
-// declares.
+// do sends a request as Vault does, and checks the answer against the response
+// that the path declares.
 func (e *engine) do(ctx context.Context, op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	e.t.Helper()
 	req := &logical.Request{
@@ -131,7 +161,7 @@ func (e *engine) do(ctx context.Context, op logical.Operation, path string, data
 	}
 	if op == logical.UpdateOperation {
 		checked, exists, err := e.HandleExistenceCheck(ctx, req)
-		if err != nil { // core answers an invalid field so
+		if err != nil { // Vault answers an invalid field like this
 			return nil, logical.CodedError(http.StatusBadRequest, err.Error())
 		}
 		if checked && !exists {
@@ -157,7 +187,7 @@ func (e *engine) validate(path string, op logical.Operation, resp *logical.Respo
 	}
 }
 
-// must sends a request that succeeds.
+// must sends a request and fails the test if it is refused.
 func (e *engine) must(op logical.Operation, path string, data map[string]any) *logical.Response {
 	e.t.Helper()
 	resp, err := e.do(e.t.Context(), op, path, data)
@@ -177,31 +207,64 @@ func (e *engine) read(path string) *logical.Response {
 	return e.must(logical.ReadOperation, path, nil)
 }
 
-// refuse sends a request that fails with the status, says each of words, and
-// changes nothing that is stored.
+// refuse sends a request that must fail with the status, with an error that
+// contains each of words, and without changing the storage.
 func (e *engine) refuse(status int, op logical.Operation, path string, data map[string]any, words ...string) {
 	e.t.Helper()
 	before := e.storage.dump(e.t)
 	resp, err := e.do(e.t.Context(), op, path, data)
 	got, text := statusOf(op, resp, err)
 	if got != status {
-		e.t.Errorf("%s %s %v: status %d, want %d: %s", op, path, data, got, status, text)
+		e.t.Errorf("%s %s %v: status %d, want %d: %s", op, path, withoutSecrets(data), got, status, text)
 	}
 	for _, word := range words {
 		if !strings.Contains(text, word) {
-			e.t.Errorf("%s %s %v: %q does not say %q", op, path, data, text, word)
+			e.t.Errorf("%s %s %v: %q does not say %q", op, path, withoutSecrets(data), text, word)
 		}
 	}
 	if after := e.storage.dump(e.t); after != before {
-		e.t.Errorf("%s %s %v: a refused request changed the storage from\n%s\nto\n%s", op, path, data, before, after)
+		e.t.Errorf("%s %s %v: a refused request changed the storage: %v", op, path, withoutSecrets(data), changedKeys(before, after))
 	}
 }
 
-// statusOf is the HTTP status that core would answer with.
+// withoutSecrets returns the data of a request without the values of its secrets.
+func withoutSecrets(data map[string]any) map[string]any {
+	shown := maps.Clone(data)
+	for _, field := range []string{"mgmt_token", "client_key"} {
+		if _, ok := shown[field]; ok {
+			shown[field] = "[redacted]"
+		}
+	}
+	return shown
+}
+
+// changedKeys returns the keys of the entries that differ between two dumps of a
+// storage.
+func changedKeys(before, after string) (keys []string) {
+	had := map[string]bool{}
+	for line := range strings.Lines(before) {
+		had[line] = true
+	}
+	for line := range strings.Lines(after) {
+		if !had[line] {
+			key, _, _ := strings.Cut(line, " ")
+			keys = append(keys, key)
+		}
+		delete(had, line)
+	}
+	for line := range had {
+		key, _, _ := strings.Cut(line, " ")
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// statusOf returns the HTTP status of Vault's answer, and the error in it.
 func statusOf(op logical.Operation, resp *logical.Response, err error) (int, string) {
 	req := &logical.Request{Operation: op}
 	if err != nil {
-		coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // only outermost counts, as in core over the plugin protocol
+		coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // over the plugin protocol, Vault sees the outermost error only
 		if ok {
 			return coded.Code(), err.Error()
 		}
@@ -215,7 +278,8 @@ func statusOf(op logical.Operation, resp *logical.Response, err error) (int, str
 	return status, ""
 }
 
-// configure writes a config that works, with changes.
+// configure writes a config that works, with changes. A change to nil leaves the
+// field out.
 func (e *engine) configure(changes ...map[string]any) {
 	e.t.Helper()
 	e.write("config", e.config(changes...))
@@ -224,6 +288,9 @@ func (e *engine) configure(changes ...map[string]any) {
 func (e *engine) config(changes ...map[string]any) map[string]any {
 	data := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "mgmt_token": e.root.Secret.Reveal(),
+	}
+	if e.named() {
+		data = map[string]any{"product": e.product, "host": host, "admin_token": e.root.Secret.Reveal()}
 	}
 	for _, change := range changes {
 		for field, value := range change {
@@ -239,32 +306,38 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 // ready returns an engine with a config and the role automation.
 func ready(t *testing.T, role map[string]any) *engine {
 	t.Helper()
-	e := newEngine(t)
+	return readyOf(t, issuer.Dedicated, role)
+}
+
+// readyOf is ready with a cluster of a product.
+func readyOf(t *testing.T, product string, role map[string]any) *engine {
+	t.Helper()
+	e := newEngineOf(t, product)
 	e.configure()
 	e.write("roles/automation", role)
 	return e
 }
 
-// A held is a credential in the hands of a client, and its lease as core keeps
-// it.
-type held struct {
+// A credential is a token that a client holds, and its lease as Vault keeps it.
+type credential struct {
 	*logical.Response
 	issued, end time.Time
-	revoking    bool // core is revoking it: its token may be dead already
+	revoking    bool // Vault is revoking it: the token may be revoked already
 }
 
-func (h *held) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
-func (h *held) id() string            { return h.Data["token_id"].(string) }
+func (h *credential) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
+func (h *credential) id() string            { return h.Data["token_id"].(string) }
 
-func (e *engine) creds() *held {
+// creds reads a credential of the role automation.
+func (e *engine) creds() *credential {
 	e.t.Helper()
 	resp := e.read("creds/automation")
 	now := e.clock.Now()
-	return &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
+	return &credential{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
 }
 
-// renew renews as core does, up to the check of the answer.
-func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, error) {
+// renew sends the renewal of a lease as Vault does, and returns the answer.
+func (e *engine) renew(h *credential, increment time.Duration) (*logical.Response, error) {
 	secret := *h.Secret
 	secret.IssueTime, secret.Increment = h.issued, increment
 	return e.HandleRequest(e.t.Context(), &logical.Request{
@@ -272,14 +345,15 @@ func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, err
 	})
 }
 
-func (e *engine) revoke(h *held) error {
+// revoke sends the revocation of a lease as Vault does.
+func (e *engine) revoke(h *credential) error {
 	_, err := e.HandleRequest(e.t.Context(), &logical.Request{
 		Operation: logical.RevokeOperation, Path: "creds/automation", Secret: h.Secret, Data: h.Data, Storage: e.storage,
 	})
 	return err
 }
 
-// tick runs the periodic function, as core does every minute, and waits until
+// tick calls the periodic function, as Vault does every minute, and waits until
 // the worker has nothing left to do. It must be called in a synctest bubble.
 func (e *engine) tick() {
 	e.t.Helper()
@@ -289,22 +363,23 @@ func (e *engine) tick() {
 	synctest.Wait()
 }
 
-// pass lets time pass, with the ticks of every minute.
+// pass lets time pass, with a tick every minute.
 func (e *engine) pass(d time.Duration) {
 	e.t.Helper()
-	e.passBy(time.Minute, d)
+	e.passInSteps(time.Minute, d)
 }
 
-// passBy lets time pass in greater strides.
-func (e *engine) passBy(stride, d time.Duration) {
+// passInSteps lets time pass with a tick after every step, which makes long times
+// quick.
+func (e *engine) passInSteps(step, d time.Duration) {
 	e.t.Helper()
-	for ; d > 0; d -= stride {
-		e.clock.advance(min(d, stride))
+	for ; d > 0; d -= step {
+		e.clock.advance(min(d, step))
 		e.tick()
 	}
 }
 
-// alive counts the live tokens that bear the mount's tag.
+// alive counts the valid management tokens with the tag of the mount.
 func (e *engine) alive() (n int) {
 	for _, info := range e.cluster.Tokens() {
 		if strings.HasPrefix(info.Description, "[vault:"+e.tag) && !info.Dead(e.clock.Now()) {
@@ -314,7 +389,7 @@ func (e *engine) alive() (n int) {
 	return n
 }
 
-// records returns what the ledger holds, as it is stored.
+// records returns the storage keys of the ledger's records.
 func (e *engine) records() []string {
 	e.t.Helper()
 	keys, err := logical.CollectKeysWithPrefix(context.Background(), e.storage.Storage, "ledger/")
@@ -324,8 +399,8 @@ func (e *engine) records() []string {
 	return keys
 }
 
-// huntLeaks fails the test if a secret stands where none may.
-func (e *engine) huntLeaks() {
+// mustLeakNoSecret fails the test if a log, an event or the ledger holds a secret.
+func (e *engine) mustLeakNoSecret() {
 	secrets := append(e.cluster.Secrets(), e.data.Secrets()...)
 	for _, fake := range e.others {
 		secrets = append(secrets, fake.Secrets()...)
@@ -343,94 +418,7 @@ func (e *engine) huntLeaks() {
 	}
 }
 
-// A storage counts what is asked of it and fails at a test's will.
-type storage struct {
-	logical.Storage // the one in memory
-
-	mu    sync.Mutex // guards what follows
-	fault fault
-	ops   int
-}
-
-// A fault decides whether an operation fails, and whether before it has had its
-// effect (when is "before") or although it had ("after").
-type fault func(when string, op logical.Operation, key string) error
-
-// setFault makes f decide from now on; nil ends that.
-func (s *storage) setFault(f fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fault = f
-}
-
-// count returns how many operations there have been.
-func (s *storage) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ops
-}
-
-// run does what is asked, between the two chances to fail.
-func (s *storage) run(op logical.Operation, key string, do func() error) error {
-	s.mu.Lock()
-	s.ops++
-	fault := s.fault
-	s.mu.Unlock()
-	if fault == nil {
-		return do()
-	}
-	if err := fault("before", op, key); err != nil {
-		return err
-	}
-	if err := do(); err != nil {
-		return err
-	}
-	return fault("after", op, key)
-}
-
-func (s *storage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
-	err = s.run(logical.ReadOperation, key, func() (err error) {
-		entry, err = s.Storage.Get(ctx, key)
-		return err
-	})
-	return entry, err
-}
-
-func (s *storage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	return s.run(logical.UpdateOperation, entry.Key, func() error { return s.Storage.Put(ctx, entry) })
-}
-
-func (s *storage) Delete(ctx context.Context, key string) error {
-	return s.run(logical.DeleteOperation, key, func() error { return s.Storage.Delete(ctx, key) })
-}
-
-func (s *storage) List(ctx context.Context, prefix string) (keys []string, err error) {
-	err = s.run(logical.ListOperation, prefix, func() (err error) {
-		keys, err = s.Storage.List(ctx, prefix)
-		return err
-	})
-	return keys, err
-}
-
-func (s *storage) dump(t *testing.T) string { return s.dumpUnder(t, "") }
-
-func (s *storage) dumpUnder(t *testing.T, prefix string) string {
-	keys, err := logical.CollectKeysWithPrefix(context.Background(), s.Storage, prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all strings.Builder
-	for _, key := range keys {
-		entry, err := s.Storage.Get(context.Background(), key)
-		if err != nil || entry == nil {
-			t.Fatalf("%s: %v", key, err)
-		}
-		all.WriteString(key + " " + string(entry.Value) + "\n")
-	}
-	return all.String()
-}
-
-// A syncBuffer is a buffer for several writers.
+// A syncBuffer is a buffer for concurrent writers.
 type syncBuffer struct {
 	mu sync.Mutex // guards b
 	b  bytes.Buffer

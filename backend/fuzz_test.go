@@ -21,13 +21,13 @@ const (
 	fuzzPEM      = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 )
 
-// Whatever a description says, it begins with the tag of the mount that made it
-// and can be shown, stored and searched for; nobody's text is taken for the tag
-// of another mount.
+// FuzzDescription checks that every description begins with the tag of its mount,
+// is printable and has the accessor, and that no text can pass for the tag of
+// another mount.
 func FuzzDescription(f *testing.F) {
 	mine, other := newMountTag("mine"), newMountTag("other")
 	for _, text := range []string{
-		"", "root token", "ci token-jenkins", other.tag(fuzzAccessor), "] " + other.tag(fuzzAccessor), "\x00\x7f\n\t\x1b[31m", "größer \xff\xfe", strings.Repeat("long ", 40),
+		"", "root credential", "ci token-jenkins", other.tag(fuzzAccessor), "] " + other.tag(fuzzAccessor), "\x00\x7f\n\t\x1b[31m", "größer \xff\xfe", strings.Repeat("long ", 40),
 	} {
 		f.Add(text)
 	}
@@ -35,22 +35,21 @@ func FuzzDescription(f *testing.F) {
 		accessor := newAccessor()
 		d := mine.describe(accessor, text)
 		if len(d) > maxDescription || strings.ContainsFunc(d, func(r rune) bool { return r < ' ' || r > '~' }) {
-			t.Errorf("%q is too long, or cannot be printed", d)
+			t.Errorf("%q is too long or not printable", d)
 		}
 		if got, ok := mine.accessor(d); !ok || got != accessor {
-			t.Errorf("%q does not bear its tag", d)
+			t.Errorf("%q does not have its tag", d)
 		}
 		if _, ok := other.accessor(d); ok {
-			t.Errorf("%q is taken for another mount's", d)
+			t.Errorf("%q is taken for a token of another mount", d)
 		}
 		if got, ok := mine.accessor(text); ok && !strings.HasPrefix(text, mine.tag(got)) {
-			t.Errorf("%q is taken for this mount's", text)
+			t.Errorf("%q is taken for a token of this mount", text)
 		}
 	})
 }
 
-// A fuzzedMount is a mount whose cluster accepts every root token, and whose
-// requests come as core's do.
+// A fuzzedMount is a mount whose cluster accepts every root credential.
 type fuzzedMount struct {
 	*backend
 	storage logical.InmemStorage
@@ -60,8 +59,8 @@ func newFuzzedMount(t *testing.T) *fuzzedMount {
 	t.Helper()
 	fake, root := issuertest.NewFake(time.Now)
 	m := &fuzzedMount{backend: newBackend(Options{Drivers: Drivers{issuer.Dedicated: {
-		Management: openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
-		Database:   openTo{fake.Open(issuer.Cluster{Root: root.Secret})},
+		Management: oneCluster{fake.Open(issuer.Cluster{Root: root.Secret})},
+		Database:   oneCluster{fake.Open(issuer.Cluster{Root: root.Secret})},
 	}}}, "uuid")}
 	if err := m.Setup(t.Context(), &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &m.storage}); err != nil {
 		t.Fatal(err)
@@ -69,13 +68,13 @@ func newFuzzedMount(t *testing.T) *fuzzedMount {
 	return m
 }
 
-// An openTo is a driver that has but one cluster.
-type openTo struct{ issuer.Issuer }
+// A oneCluster is a driver that always opens the same issuer.
+type oneCluster struct{ issuer.Issuer }
 
-func (o openTo) Open(issuer.Cluster) issuer.Issuer { return o }
+func (o oneCluster) Open(issuer.Cluster) issuer.Issuer { return o }
 
-// write sends a request body, and reports whether it was accepted. What is no
-// JSON object core refuses itself.
+// write sends a request body, and reports whether it was accepted. Vault itself
+// refuses a body that is not a JSON object.
 func (m *fuzzedMount) write(t *testing.T, path string, body []byte) (accepted bool, answer string) {
 	var data map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -97,8 +96,8 @@ func (m *fuzzedMount) write(t *testing.T, path string, body []byte) (accepted bo
 	return true, ""
 }
 
-// A request for config is refused, quoting no secret and leaving nothing, or
-// makes a config that is valid and is read again as it was stored.
+// FuzzConfig checks that a request for config either is refused, stores nothing and
+// quotes no secret, or stores a config that is valid and is read as it was stored.
 func FuzzConfig(f *testing.F) {
 	for _, body := range []string{
 		`{"product":"dedicated","account_id":"11111111-2222-4333-8444-555555555555","cluster_id":"66666666-7777-4888-8999-aaaaaaaaaaaa","mgmt_token":"` + fuzzRoot + `"}`,
@@ -124,10 +123,10 @@ func FuzzConfig(f *testing.F) {
 				Root string `json:"mgmt_token"`
 				Key  string `json:"client_key"`
 			}
-			_ = json.Unmarshal(body, &given) // what is no string is not looked for
+			_ = json.Unmarshal(body, &given) // a value that is not a string is not searched for
 			for _, secret := range []string{given.Root, given.Key} {
 				if len(secret) > 20 && strings.Contains(answer, secret) {
-					t.Errorf("the answer quotes a secret: %s", answer)
+					t.Error("the answer quotes a secret")
 				}
 			}
 			return
@@ -143,16 +142,16 @@ func mustRoundTrip(t *testing.T, entry *logical.StorageEntry) {
 		t.Fatal(err)
 	}
 	if err := c.validate(); err != nil {
-		t.Errorf("stored, and not valid: %v", err)
+		t.Errorf("an invalid config was stored: %v", err)
 	}
 	again, err := c.entry()
 	if err != nil || !bytes.Equal(entry.Value, again.Value) {
-		t.Errorf("read as another config: %v", err)
+		t.Errorf("the config is not read as it was stored: %v", err)
 	}
 }
 
-// A config is judged without a panic, whatever is in it, and what is valid is
-// read again as it was stored.
+// FuzzConfigFields checks that no config makes validate panic or quote a secret,
+// and that a valid one is read as it was stored.
 func FuzzConfigFields(f *testing.F) {
 	f.Add("dedicated", "11111111-2222-4333-8444-555555555555", "", "", "", fuzzRoot, fuzzPEM, "", "", false, false, int64(30), int64(0), 4)
 	f.Add("clustered", "", "::1", "8086", "https://[::1]:8086", fuzzRoot, "", "", "", true, false, int64(40), int64(3600), 64)
@@ -169,7 +168,7 @@ func FuzzConfigFields(f *testing.F) {
 		err := c.validate()
 		if err != nil {
 			if len(root) > 20 && strings.Contains(err.Error(), root) || len(key) > 20 && strings.Contains(err.Error(), key) {
-				t.Errorf("the error quotes a secret: %v", err)
+				t.Error("the error quotes a secret")
 			}
 			return
 		}
@@ -182,20 +181,20 @@ func FuzzConfigFields(f *testing.F) {
 	})
 }
 
-// What stands in storage as the config, or as a rotation, is understood or
-// refused, without a word of what it was.
+// FuzzStoredSecrets checks that a stored config or rotation is read, or refused
+// with an error that quotes nothing of it.
 func FuzzStoredSecrets(f *testing.F) {
-	f.Add([]byte(`{"version":1,"product":"dedicated","mgmt_token":"`+fuzzRoot+`"}`), "M.V1.other")
-	f.Add([]byte(`{"version":1,"token":"`+fuzzRoot+`","mgmt_token":["`+fuzzRoot+`"]}`), "")
-	f.Add([]byte(`{"version":1,"mgmt_token":"`+fuzzRoot), "x")
+	f.Add([]byte(`{"version":1,"product":"dedicated","root_credential":"`+fuzzRoot+`"}`), "M.V1.other")
+	f.Add([]byte(`{"version":1,"token":"`+fuzzRoot+`","root_credential":["`+fuzzRoot+`"]}`), "")
+	f.Add([]byte(`{"version":1,"root_credential":"`+fuzzRoot), "x")
 	f.Fuzz(func(t *testing.T, value []byte, token string) {
 		if _, err := configFrom(&logical.StorageEntry{Key: configKey, Value: value}); err != nil && strings.Contains(err.Error(), "ROOT") {
-			t.Errorf("config: %v", err)
+			t.Error("the error about the config quotes a secret")
 		}
 		r, err := rotationFrom(&logical.StorageEntry{Key: rotationKey, Value: value})
 		if err != nil {
 			if strings.Contains(err.Error(), "ROOT") {
-				t.Errorf("rotation: %v", err)
+				t.Error("the error about the rotation quotes a secret")
 			}
 			return
 		}
@@ -210,8 +209,8 @@ func FuzzStoredSecrets(f *testing.F) {
 	})
 }
 
-// A request for a role is refused, leaving nothing, or makes a role that is
-// valid and is read again as it was stored, and by which a token is described.
+// FuzzRole checks that a request for a role either is refused and stores nothing,
+// or stores a role that is valid and is read as it was stored.
 func FuzzRole(f *testing.F) {
 	for _, body := range []string{
 		`{}`, `{"ttl":"1h","max_ttl":"8h","max_active":3}`, `{"ttl":3600,"max_ttl":1}`, `{"ttl":"-1h"}`, `{"ttl":"1e9h"}`,
@@ -223,7 +222,7 @@ func FuzzRole(f *testing.F) {
 	f.Add("a..b", []byte(`{}`))
 	f.Fuzz(func(t *testing.T, name string, body []byte) {
 		if bytes.Contains(body, []byte("{{")) && !bytes.Contains(body, []byte("RoleName")) {
-			return // what a template can take in time and memory is not bounded
+			return // the tests of templates are in roles_test.go
 		}
 		m := newFuzzedMount(t)
 		accepted, _ := m.write(t, "roles/"+name, body)
@@ -239,7 +238,7 @@ func FuzzRole(f *testing.F) {
 			err = r.validate()
 		}
 		if err != nil {
-			t.Fatalf("stored, and not valid: %v", err)
+			t.Fatalf("an invalid role was stored: %v", err)
 		}
 		entry, err := r.entry()
 		if err != nil {

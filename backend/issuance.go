@@ -49,6 +49,8 @@ type order struct {
 	text        string // of the description, after the tag
 	displayName string
 	entityID    string
+	revokeOn    string // as in ledger.Record
+	mount       string // path of the mount, for logs
 
 	// hold makes something responsible for the token: a lease, a rotation, a
 	// check. It may store the secret. Then it sets the LeaseEnd and Deadline of
@@ -70,7 +72,14 @@ type order struct {
 //
 // If the cluster refused, the record is dropped. If the outcome is unknown, the
 // record stays issuing. If step 4 fails, the token is revoked.
-func (b *backend) issue(ctx context.Context, s logical.Storage, c config, o order) (issuer.Token, ledger.Record, error) {
+func (b *backend) issue(ctx context.Context, s logical.Storage, c config, o order) (token issuer.Token, r ledger.Record, err error) {
+	token, r, err = b.issueSteps(ctx, s, c, o)
+	b.metrics.count(opIssue, err)
+	return token, r, err
+}
+
+// issueSteps does the steps of issue.
+func (b *backend) issueSteps(ctx context.Context, s logical.Storage, c config, o order) (issuer.Token, ledger.Record, error) {
 	client := b.issuerOf(c, o.tokenType)
 	if err := client.enter(); err != nil { // before anything is stored
 		return issuer.Token{}, ledger.Record{}, err
@@ -108,7 +117,7 @@ func (b *backend) newRecord(c config, o order) ledger.Record {
 	return ledger.Record{
 		TokenType: o.tokenType, Role: o.role, Accessor: accessor, State: ledger.Issuing,
 		Description: b.tag.describe(accessor, o.text), Fingerprint: c.Fingerprint,
-		DisplayName: printable(o.displayName), EntityID: o.entityID,
+		DisplayName: printable(o.displayName), EntityID: o.entityID, RevokeOn: o.revokeOn,
 		IssuedAt: now, ExpiresAt: o.expiresAt, Deadline: now.Add(issueWindow),
 	}
 }

@@ -71,11 +71,11 @@ func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, 
 	l.token, l.record, err = b.issue(ctx, s, c, o)
 	took := logDuration(b.now().Sub(began))
 	if err != nil {
-		b.Logger().Warn("token not issued", "role", o.role, "accessor", l.record.Accessor, "duration", took, "error", err)
+		b.Logger().Warn("token not issued", "mount", o.mount, "role", o.role, "accessor", l.record.Accessor, "duration", took, "error", err)
 		b.event(ctx, "issue-fail", "creds/"+o.role, "role", o.role, "token_id", l.record.TokenID)
 		return leasedToken{}, err
 	}
-	b.Logger().Info("token issued", "role", o.role, "accessor", l.record.Accessor, "token_id", l.token.ID,
+	b.Logger().Info("token issued", "mount", o.mount, "role", o.role, "accessor", l.record.Accessor, "token_id", l.token.ID,
 		"display_name", l.record.DisplayName, "entity_id", l.record.EntityID,
 		"ttl", logDuration(l.ttl), "expires_at", timestamp(o.expiresAt), "duration", took)
 	b.event(ctx, "issue", "creds/"+o.role, "role", o.role, "token_id", l.token.ID)
@@ -88,6 +88,12 @@ func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, 
 //
 // Its errors are not coded: Vault takes some coded errors as final.
 func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	resp, err := b.renewLease(ctx, req)
+	b.metrics.count(opRenew, err)
+	return resp, err
+}
+
+func (b *backend) renewLease(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if !b.WriteSafeReplicationState() {
 		return nil, errStandby
 	}
@@ -100,19 +106,23 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("role %s was deleted: its leases can be revoked, but not renewed", l.role)
+		return nil, refusal{fmt.Errorf("role %s was deleted: its leases can be revoked, but not renewed", l.role)}
 	}
 	resp := &logical.Response{Secret: req.Secret}
 	r, err := b.ledger.Change(ctx, req.Storage, l.role, l.accessor, func(r *ledger.Record) error {
-		if r.State != ledger.Active {
-			return fmt.Errorf("the token is %s", r.State)
+		switch {
+		case r.State != ledger.Active:
+			return refusal{fmt.Errorf("the token is %s", r.State)}
+		case r.RevokeOn == ledger.RevokeOnExpiry:
+			return refusal{errors.New("the lease lasts as long as the token, because revoke_on of the role was expiry when it was issued; read a new credential")}
 		}
 		now := b.now()
 		grant, err := renewal(role, req.Secret.Increment, req.Secret.IssueTime, r.ExpiresAt, now)
 		if err != nil {
-			return err
+			return refusal{err}
 		}
 		resp.Secret.TTL, resp.Secret.MaxTTL = grant.ttl, grant.maxTTL
+		resp.Warnings = grant.warnings(role, req.Secret.Increment, r.ExpiresAt)
 		r.LeaseEnd = grant.latestEnd
 		if deadline := r.LeaseEnd.Add(activeMargin); deadline.After(r.Deadline) {
 			r.Deadline = deadline
@@ -128,7 +138,8 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	return resp, nil
 }
 
-// revoke revokes the token of a lease. It succeeds when the token is proved to be
+// revoke revokes the token of a lease, unless the token may outlive the lease. It
+// succeeds when the token is proved to be
 // gone, or when the revocation is deferred; otherwise Vault tries again. Its
 // errors are not coded: after an invalid request Vault would not try again.
 func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -146,6 +157,9 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	if err != nil {
 		return nil, err
 	}
+	if r.State == ledger.Active && r.RevokeOn == ledger.RevokeOnExpiry && b.now().Before(r.LeaseEnd) {
+		return nil, b.detach(ctx, req.Storage, r)
+	}
 	if b.System().Tainted() {
 		b.revokeOthers(ctx, req.Storage, l.accessor)
 	}
@@ -159,6 +173,29 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	}
 	b.event(ctx, "revoke", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 	return nil, nil
+}
+
+// detach records that the lease of a token has ended early and that the token
+// stays valid until its expiry. The worker revokes it then.
+func (b *backend) detach(ctx context.Context, s logical.Storage, r ledger.Record) error {
+	ctx, cancel := storeContext(ctx)
+	defer cancel()
+	_, err := b.ledger.Change(ctx, s, r.Role, r.Accessor, func(r *ledger.Record) error {
+		if r.State != ledger.Active || !r.DetachedAt.IsZero() {
+			return errUnchanged // it is being revoked already, or this is a repetition
+		}
+		r.DetachedAt, r.Deadline = b.now(), r.ExpiresAt
+		return nil
+	})
+	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("end a lease of role %s: %w", r.Role, err)
+	}
+	b.Logger().Info("lease ended, the token stays valid until its expiry", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "expires_at", timestamp(r.ExpiresAt))
+	b.event(ctx, "detach", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
+	return nil
 }
 
 // deferAfter is how long after the first failure the engine defers a revocation.
@@ -178,6 +215,7 @@ func (b *backend) defers(ctx context.Context, s logical.Storage, l lease) bool {
 	}
 	b.Logger().Warn("revocation deferred: Vault's lease is released, the engine keeps trying to revoke the token",
 		"role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "attempts", r.Attempts, "expires_at", timestampOrNever(r.ExpiresAt))
+	b.metrics.count(opDefer, nil)
 	b.event(ctx, "revoke-deferred", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	return true
 }

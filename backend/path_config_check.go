@@ -98,10 +98,10 @@ func (s checkStep) failure(i int, passed []string, cause error) error {
 	if len(passed) > 0 {
 		before = "passed: " + strings.Join(passed, ", ")
 	}
-	return &upstreamError{
-		fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before),
-		fmt.Errorf("%w. %s", cause, s.advice),
+	if !errors.Is(cause, issuer.ErrUnreachable) || !errors.Is(cause, issuer.ErrRefused) { // which says itself what to check
+		cause = fmt.Errorf("%w. %s", cause, s.advice)
 	}
+	return &upstreamError{fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before), cause}
 }
 
 func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -242,6 +242,7 @@ func (k *check) revoke(ctx context.Context) (string, error) {
 		behind = behind || stale
 		return !stale
 	})
+	k.metrics.count(opRevoke, err)
 	if behind {
 		k.resp.AddWarning("The cluster has several nodes: one of them did not know the token yet. A revoked token may work on other nodes until they learn of the revocation.")
 	}

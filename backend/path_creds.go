@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 func (b *backend) pathCreds() *framework.Path {
@@ -18,14 +20,14 @@ func (b *backend) pathCreds() *framework.Path {
 		"product": {Type: framework.TypeString, Required: true}, "account_id": {Type: framework.TypeString},
 		"cluster_id": {Type: framework.TypeString}, "host": {Type: framework.TypeString, Required: true},
 		"port": {Type: framework.TypeString, Required: true}, "url": {Type: framework.TypeString}, "token_type": {Type: framework.TypeString, Required: true},
-		"accessor": {Type: framework.TypeString, Required: true},
+		"accessor": {Type: framework.TypeString, Required: true}, "metadata": {Type: framework.TypeMap},
 	})
 	return &framework.Path{
 		Pattern:      "creds/" + framework.GenericNameRegex("role"),
 		DisplayAttrs: display("generate", "credentials"),
 		Fields: map[string]*framework.FieldSchema{
 			"role": {Type: framework.TypeString, Required: true, Description: "Name of the role."},
-			"ttl":  {Type: framework.TypeDurationSecond, Query: true, Description: "Length of the lease. It is limited by the max_ttl of the role, or by its ttl if it has none. Default: the ttl of the role."},
+			"ttl":  {Type: framework.TypeDurationSecond, Query: true, Description: "Length of the lease. It is limited by the max_ttl of the role, or by its ttl if it has none. Default: the ttl of the role, or its max_ttl if revoke_on of the role is expiry."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   operation(b.credsRead, "generate", credential),
@@ -37,8 +39,9 @@ func (b *backend) pathCreds() *framework.Path {
     vault read influxdb/creds/automation ttl=10m
 
 Every read issues a new token. The token is revoked when its lease ends, when the
-lease is revoked, and when the Vault token that read it ends. It expires at
-expires_at in any case. A warning explains why a lease is shorter than requested.
+lease is revoked, and when the Vault token that read it ends. If revoke_on of the
+role is expiry, the token stays valid until expires_at instead, and a warning says
+so. A warning explains why a lease is shorter than requested.
 
 The answer says where the token can be used: url is the origin for reading and
 writing data, if config has a host.
@@ -81,7 +84,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 	}
 	l, err := b.issueLeased(ctx, req.Storage, c, t, order{
 		role: r.Name, tokenType: r.tokenType(), read: r.Read, write: r.Write, maxActive: r.MaxActive,
-		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID,
+		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID, revokeOn: r.storedRevokeOn(), mount: req.MountPoint,
 	})
 	if err != nil {
 		return nil, err
@@ -91,9 +94,16 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 		"description": l.record.Description, "expires_at": timestamp(t.ExpiresAt), "token_type": r.tokenType(),
 	}
 	c.address().add(data)
+	if len(r.Metadata) > 0 {
+		data["metadata"] = r.Metadata
+	}
 	resp := b.Secret(secretType).Response(data, lease{r.Name, l.record.Accessor}.internalData())
 	resp.Secret.TTL, resp.Secret.MaxTTL = l.ttl, l.maxTTL
 	resp.Secret.Renewable = t.renewable() && l.ttl < l.maxTTL
 	resp.Warnings = t.warnings(r, requested, l.ttl)
+	if l.record.RevokeOn == ledger.RevokeOnExpiry {
+		resp.AddWarning(fmt.Sprintf("The token stays valid until %s, also if its lease or the Vault token that read it ends earlier. Only `vault delete %stokens/%s` revokes it early.",
+			timestamp(t.ExpiresAt), req.MountPoint, l.record.Accessor))
+	}
 	return resp, nil
 }

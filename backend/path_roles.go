@@ -2,17 +2,21 @@ package backend
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 func (b *backend) pathRoles() *framework.Path {
 	return &framework.Path{
 		Pattern:      "roles/?$",
 		DisplayAttrs: display("list", "roles"),
+		Fields:       pageFields,
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: operation(b.rolesList, "list", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"keys": {Type: framework.TypeStringSlice},
@@ -40,6 +44,11 @@ func (b *backend) pathRole() *framework.Path {
 			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
 			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
 			"max_active":      {Type: framework.TypeInt, Description: "Number of tokens of the role that may exist at the same time. Default: 0, no limit."},
+			"revoke_on": {
+				Type: framework.TypeString, Default: revokeOnLease, AllowedValues: []any{revokeOnLease, ledger.RevokeOnExpiry},
+				Description: "When the tokens are revoked: `lease`, when the lease ends, or `expiry`, when max_ttl is over, also if the lease ends earlier. Default: lease.",
+			},
+			"metadata": {Type: framework.TypeKVPairs, Description: "Map that is returned with each credential, as key=value or in JSON. The key deletion_time is not allowed. Default: none."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.CreateOperation: operation(b.roleWrite, "write", okOrNoContent),
@@ -51,6 +60,7 @@ func (b *backend) pathRole() *framework.Path {
 				"effective_max_ttl": {Type: framework.TypeInt}, "effective_max_ttl_limit": {Type: framework.TypeString},
 				"renewable": {Type: framework.TypeBool}, "token_type": {Type: framework.TypeString},
 				"read_databases": {Type: framework.TypeStringSlice}, "write_databases": {Type: framework.TypeStringSlice},
+				"revoke_on": {Type: framework.TypeString}, "metadata": {Type: framework.TypeMap},
 			})),
 			logical.DeleteOperation: operation(b.roleDelete, "delete", noContent),
 		},
@@ -67,17 +77,23 @@ Reading a role shows what a credential would get now (effective_ttl,
 effective_max_ttl, renewable) and which limit decided: that of the role, or the
 maximum lease TTL of the mount.
 
+A token is normally revoked when its lease ends, which it also does when the Vault
+token that read it ends. With revoke_on=expiry it stays valid until its expiry,
+for example for a job that outlives the login that read it. The lease then lasts
+for all of max_ttl and cannot be renewed. The token still counts in max_active,
+and only deleting tokens/:accessor revokes it early.
+
 Deleting a role does not end its leases. They can be revoked, but not renewed.
 `,
 	}
 }
 
-func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, rolePrefix)
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(pageOf(names, d)), nil
 }
 
 func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
@@ -110,7 +126,7 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, d *framework
 		return r, err
 	}
 	if !ok {
-		r = role{Name: name, TokenType: Management, TTL: defaultTTL, Description: defaultDescription}
+		r = role{Name: name, TokenType: Management, TTL: defaultTTL, Description: defaultDescription, RevokeOn: revokeOnLease}
 	}
 	r = r.with(d)
 	if err := r.validate(); err != nil {
@@ -149,6 +165,12 @@ func (r role) with(d *framework.FieldData) role {
 	if v, ok := d.GetOk("write_databases"); ok {
 		r.Write = v.([]string)
 	}
+	if v, ok := d.GetOk("revoke_on"); ok {
+		r.RevokeOn = v.(string)
+	}
+	if v, ok := d.GetOk("metadata"); ok {
+		r.Metadata = maps.Clone(v.(map[string]string))
+	}
 	return r
 }
 
@@ -162,10 +184,13 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, d *framewo
 	}
 	data := map[string]any{
 		"ttl": int(r.TTL.Seconds()), "max_ttl": int(r.MaxTTL.Seconds()),
-		"description": r.Description, "max_active": r.MaxActive, "token_type": r.TokenType,
+		"description": r.Description, "max_active": r.MaxActive, "token_type": r.TokenType, "revoke_on": r.RevokeOn,
+	}
+	if len(r.Metadata) > 0 {
+		data["metadata"] = r.Metadata
 	}
 	if r.tokenType() == Database {
-		data["read_databases"], data["write_databases"] = r.Read, r.Write
+		data["read_databases"], data["write_databases"] = nonNil(r.Read), nonNil(r.Write)
 	}
 	now, err := newTerms(r, 0, b.System().MaxLeaseTTL(), b.now())
 	if err != nil {

@@ -185,6 +185,7 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	creds, err := b.rotateStatic(ctx, req.Storage, r)
 	b.static.checkNext(name, time.Time{})
 	if err != nil {
+		b.metrics.count(opRotateStatic, err)
 		b.event(ctx, "static-rotate-fail", "static-roles/"+name, "role", name)
 		return fail(upstream("replace the token of static role "+name, err))
 	}

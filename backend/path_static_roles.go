@@ -17,6 +17,7 @@ func (b *backend) pathStaticRoles() *framework.Path {
 	return &framework.Path{
 		Pattern:      "static-roles/?$",
 		DisplayAttrs: display("list", "static-roles"),
+		Fields:       pageFields,
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: operation(b.staticRolesList, "list", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"keys": {Type: framework.TypeStringSlice},
@@ -85,12 +86,12 @@ of the token. Deleting the role revokes its tokens at once.
 // defaultStaticDescription is the template of static roles without one.
 const defaultStaticDescription = "static {{.RoleName}}"
 
-func (b *backend) staticRolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) staticRolesList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, staticRolePrefix)
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(pageOf(names, d)), nil
 }
 
 func (b *backend) staticRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {

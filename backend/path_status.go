@@ -66,7 +66,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 			return fail(err)
 		}
 	}
-	b.describeLedger(ctx, req.Storage, c, resp)
+	b.describeLedger(ctx, req.Storage, c, req.MountPoint, resp)
 	b.health.describe(data)
 	b.describeProgram(ctx, c.Product, resp)
 	return resp, nil
@@ -95,17 +95,24 @@ const (
 	// maxRevoking is the number of tokens that status lists with their failure.
 	maxRevoking = 10
 
-	// statusLoadTime is how long status waits for the ledger to be loaded.
+	// statusLoadTime is how long status and metrics wait for the ledger to be loaded.
 	statusLoadTime = time.Second
 )
 
-// describeLedger adds the counts of the ledger, if they are known.
-func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, resp *logical.Response) {
-	data := resp.Data
+// summary returns the summary of the ledger, and whether it is known. It loads the
+// ledger, but does not wait long for that.
+func (b *backend) summary(ctx context.Context, s logical.Storage) (ledger.Summary, bool, error) {
 	loading, cancel := context.WithTimeout(ctx, statusLoadTime)
+	defer cancel()
 	err := b.ledger.TryLoad(loading, s)
-	cancel()
 	summary, loaded := b.ledger.Summary()
+	return summary, loaded, err
+}
+
+// describeLedger adds the counts of the ledger, if they are known.
+func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c config, mount string, resp *logical.Response) {
+	data := resp.Data
+	summary, loaded, err := b.summary(ctx, s)
 	data["ledger_loaded"] = loaded
 	if !loaded {
 		resp.AddWarning("The ledger is not loaded yet, so the tokens cannot be counted. Read status again in a minute.")
@@ -124,7 +131,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c confi
 	data["tokens_issuing"], data["tokens_active"], data["tokens_revoking"] = states[ledger.Issuing], states[ledger.Active], states[ledger.Revoking]
 	if elsewhere > 0 {
 		data["tokens_on_other_clusters"] = elsewhere
-		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired.", plural(elsewhere, "token")))
+		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
 	}
 	if !summary.NextDeadline.IsZero() {
 		data["next_deadline"] = timestamp(summary.NextDeadline)

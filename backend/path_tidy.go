@@ -167,8 +167,11 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledg
 func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, c config, tokenType string, ids []string) (n int, err error) {
 	unknown := map[string][]string{"": ids}
 	failed := b.revokeIDs(ctx, s, b.issuerOf(c, tokenType), c, unknown)
-	for id, cause := range failed {
-		err = errors.Join(err, fmt.Errorf("%s: %w", id, cause))
+	for _, id := range ids {
+		b.metrics.count(opRevoke, failed[id])
+		if failed[id] != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", id, failed[id]))
+		}
 	}
 	return len(ids) - len(failed), err
 }

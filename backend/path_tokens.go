@@ -1,9 +1,11 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,13 +21,33 @@ func (b *backend) pathTokens() *framework.Path {
 	return &framework.Path{
 		Pattern:      "tokens/?$",
 		DisplayAttrs: display("list", "tokens"),
+		Fields:       pageFields,
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: operation(b.tokensList, "list", answers(http.StatusOK, map[string]*framework.FieldSchema{
+				"keys": {Type: framework.TypeStringSlice},
+			})),
+		},
+		HelpSynopsis:    "List the accessors of the tokens in the ledger.",
+		HelpDescription: "Lists, by accessor, every token that this mount has issued and that is not known to be revoked or expired. The accessor is also in the description of the token on the cluster. See tokens/detailed for more about each token.",
+	}
+}
+
+func (b *backend) pathTokensDetailed() *framework.Path {
+	return &framework.Path{
+		Pattern:      "tokens/detailed/?$",
+		DisplayAttrs: display("list", "tokens-detailed"),
+		Fields:       pageFields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: operation(b.tokensListDetailed, "list", answers(http.StatusOK, map[string]*framework.FieldSchema{
 				"keys": {Type: framework.TypeStringSlice}, "key_info": {Type: framework.TypeMap},
 			})),
 		},
-		HelpSynopsis:    "List the tokens in the ledger.",
-		HelpDescription: "Lists, by accessor, every token that this mount has issued and that is not known to be revoked or expired. The accessor is also in the description of the token on the cluster.",
+		HelpSynopsis: "List the tokens in the ledger, with what is known about each.",
+		HelpDescription: `
+    vault list -detailed influxdb/tokens/detailed
+
+Like tokens/, with the type, role, state, ID, expiry and cluster of each token.
+`,
 	}
 }
 
@@ -35,6 +57,7 @@ func (b *backend) pathToken() *framework.Path {
 		DisplayAttrs: display("", "token"),
 		Fields: map[string]*framework.FieldSchema{
 			"accessor": {Type: framework.TypeString, Required: true, Description: "Accessor of the token: the last part of the tag in its description. The ID of the token is accepted too."},
+			"forget":   {Type: framework.TypeBool, Description: "Delete the record of a token without revoking it. Only for tokens of a cluster that is not the configured one. Default: false."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: operation(b.tokenRead, "read", answers(http.StatusOK, map[string]*framework.FieldSchema{
@@ -45,10 +68,12 @@ func (b *backend) pathToken() *framework.Path {
 				"issued_at": {Type: framework.TypeString, Required: true}, "lease_end": {Type: framework.TypeString}, "expires_at": {Type: framework.TypeString},
 				"deadline": {Type: framework.TypeString, Required: true}, "attempts": {Type: framework.TypeInt},
 				"failed_at": {Type: framework.TypeString}, "last_failure": {Type: framework.TypeString},
+				"revoke_on": {Type: framework.TypeString, Required: true}, "detached_at": {Type: framework.TypeString},
 			})),
+			logical.UpdateOperation: operation(b.tokenForget, "forget", noContent),
 			logical.DeleteOperation: operation(b.tokenDelete, "revoke", noContent),
 		},
-		HelpSynopsis: "Read the record of a token, or revoke the token now.",
+		HelpSynopsis: "Read the record of a token, revoke the token now, or forget it.",
 		HelpDescription: `
 A token is issuing while its creation is not confirmed, active while a lease holds
 it, and revoking when it must be revoked and has not been revoked yet; the engine
@@ -57,22 +82,50 @@ deleted.
 
 Deleting revokes the token at once, also under a valid lease. The revocation of
 the lease then has nothing left to do.
+
+If the cluster of a token is gone for good, nothing can revoke the token, and its
+record stays until it has expired. To delete the record earlier:
+
+    vault write influxdb/tokens/<accessor> forget=true
+
+This is refused for tokens of the configured cluster.
 `,
 	}
 }
 
-func (b *backend) tokensList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	if err := b.ledger.Load(ctx, req.Storage); err != nil {
+// listTokens returns the records that a list request asks for, and their accessors.
+func (b *backend) listTokens(ctx context.Context, s logical.Storage, d *framework.FieldData) ([]string, map[string]ledger.Entry, error) {
+	if err := b.ledger.Load(ctx, s); err != nil {
+		return nil, nil, err
+	}
+	entries := map[string]ledger.Entry{}
+	for _, e := range b.ledger.All() {
+		entries[e.Accessor] = e
+	}
+	return pageOf(slices.Collect(maps.Keys(entries)), d), entries, nil
+}
+
+func (b *backend) tokensList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	keys, _, err := b.listTokens(ctx, req.Storage, d)
+	if err != nil {
 		return nil, err
 	}
-	keys, info := []string{}, map[string]any{}
-	for _, e := range b.ledger.All() {
-		keys = append(keys, e.Accessor)
-		info[e.Accessor] = map[string]any{
-			"token_type": e.TokenType, "role": e.Role, "state": string(e.State), "token_id": e.TokenID, "expires_at": timestampOrNever(e.ExpiresAt),
+	return logical.ListResponse(keys), nil
+}
+
+func (b *backend) tokensListDetailed(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	keys, entries, err := b.listTokens(ctx, req.Storage, d)
+	if err != nil {
+		return nil, err
+	}
+	info := map[string]any{}
+	for _, accessor := range keys {
+		e := entries[accessor]
+		info[accessor] = map[string]any{
+			"token_type": e.TokenType, "role": e.Role, "state": string(e.State), "token_id": e.TokenID,
+			"cluster": e.Fingerprint, "expires_at": timestampOrNever(e.ExpiresAt),
 		}
 	}
-	slices.Sort(keys)
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
@@ -105,10 +158,10 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	data := map[string]any{
 		"accessor": r.Accessor, "token_type": r.TokenType, "role": r.Role, "state": string(r.State), "token_id": r.TokenID,
 		"description": r.Description, "cluster": r.Fingerprint, "display_name": r.DisplayName, "entity_id": r.EntityID,
-		"attempts": r.Attempts, "last_failure": r.LastFailure,
+		"attempts": r.Attempts, "last_failure": r.LastFailure, "revoke_on": cmp.Or(r.RevokeOn, revokeOnLease),
 	}
 	for field, t := range map[string]time.Time{
-		"issued_at": r.IssuedAt, "lease_end": r.LeaseEnd, "expires_at": r.ExpiresAt, "deadline": r.Deadline, "failed_at": r.FailedAt,
+		"issued_at": r.IssuedAt, "lease_end": r.LeaseEnd, "expires_at": r.ExpiresAt, "deadline": r.Deadline, "failed_at": r.FailedAt, "detached_at": r.DetachedAt,
 	} {
 		if !t.IsZero() {
 			data[field] = timestamp(t)
@@ -152,6 +205,46 @@ func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *fram
 	}
 	b.event(ctx, "revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	return nil, nil
+}
+
+// tokenForget deletes the record of a token that no one can revoke, because its
+// cluster is not the configured one.
+func (b *backend) tokenForget(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("accessor").(string)
+	if !d.Get("forget").(bool) {
+		return fail(badRequest("a write needs forget=true, which deletes the record of a token whose cluster is gone for good. To revoke a token, delete this path"))
+	}
+	r, err := b.findToken(ctx, req.Storage, name)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return fail(badRequest("the ledger holds no record of token %q; list them with `vault list` of tokens/detailed", shorten(name)))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if err := b.forget(ctx, req.Storage, r); err != nil {
+		return fail(err)
+	}
+	b.Logger().Info("record deleted on request, the token was not revoked", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID,
+		"cluster", r.Fingerprint, "expires_at", timestampOrNever(r.ExpiresAt))
+	return nil, nil
+}
+
+// forget deletes a record. Under the lock of the config, the cluster cannot become
+// the configured one again meanwhile.
+func (b *backend) forget(ctx context.Context, s logical.Storage, r ledger.Record) error {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	c, err := loadConfig(ctx, s)
+	if err != nil && !errors.Is(err, errNoConfig) {
+		return err
+	}
+	if c.Fingerprint == r.Fingerprint {
+		return conflict("the token was issued on the configured cluster, which can revoke it: delete this path instead")
+	}
+	if b.ledger.InFlight(r.Accessor) {
+		return conflict("the token is being issued at this moment; try again")
+	}
+	return b.ledger.Drop(ctx, s, r.Role, r.Accessor)
 }
 
 // mayRevoke refuses to revoke the root credential and the one that a rotation is

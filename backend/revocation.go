@@ -234,7 +234,12 @@ func (b *backend) conclude(ctx context.Context, s logical.Storage, traits issuer
 	writes.SetLimit(concludeAtOnce)
 	for _, r := range records {
 		writes.Go(func() error {
-			if err := b.concludeOne(ctx, s, traits, r, problem(r)); err != nil {
+			cause := problem(r)
+			err := b.concludeOne(ctx, s, traits, r, cause)
+			if !errors.Is(cause, errNotListed) { // which means that there was nothing to revoke yet
+				b.metrics.count(opRevoke, err)
+			}
+			if err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed[r.Accessor] = err

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 const rolePrefix = "role/"
@@ -29,7 +32,13 @@ type role struct {
 	Description string        // a template over descriptionData
 	MaxActive   int           // 0: no limit
 	Read, Write []string      // databases; "*" means all
+	RevokeOn    string        // revokeOnLease or ledger.RevokeOnExpiry
+	Metadata    map[string]string
 }
+
+// revokeOnLease is the RevokeOn of a role whose tokens are revoked when their lease
+// ends.
+const revokeOnLease = "lease"
 
 // tokenType is the type of the tokens.
 func (r role) tokenType() string { return tokenTypeOf(r.TokenType) }
@@ -44,6 +53,9 @@ type storedRole struct {
 	MaxActive   int      `json:"max_active,omitempty"`
 	Read        []string `json:"read_databases,omitempty"`
 	Write       []string `json:"write_databases,omitempty"`
+	RevokeOn    string   `json:"revoke_on,omitempty"` // empty: lease
+
+	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
 func (r role) entry() (*logical.StorageEntry, error) {
@@ -51,6 +63,7 @@ func (r role) entry() (*logical.StorageEntry, error) {
 		Version: roleVersion, TokenType: r.TokenType,
 		TTLSecs: int64(r.TTL / time.Second), MaxTTLSecs: int64(r.MaxTTL / time.Second),
 		Description: r.Description, MaxActive: r.MaxActive, Read: r.Read, Write: r.Write,
+		RevokeOn: r.RevokeOn, Metadata: r.Metadata,
 	})
 }
 
@@ -66,7 +79,16 @@ func roleFrom(name string, e *logical.StorageEntry) (role, error) {
 		Name: name, TokenType: s.TokenType,
 		TTL: time.Duration(s.TTLSecs) * time.Second, MaxTTL: time.Duration(s.MaxTTLSecs) * time.Second,
 		Description: s.Description, MaxActive: s.MaxActive, Read: s.Read, Write: s.Write,
+		RevokeOn: cmp.Or(s.RevokeOn, revokeOnLease), Metadata: s.Metadata,
 	}, nil
+}
+
+// storedRevokeOn is what a record says about when its token is revoked.
+func (r role) storedRevokeOn() string {
+	if r.RevokeOn == revokeOnLease {
+		return ""
+	}
+	return r.RevokeOn
 }
 
 // isRoleName reports whether name is the name of a role, not one that the engine
@@ -114,8 +136,14 @@ func (r role) validate() error {
 	case len(r.Description) > 4096:
 		return fmt.Errorf("description is longer than 4096 characters")
 	}
+	if r.RevokeOn != revokeOnLease && r.RevokeOn != ledger.RevokeOnExpiry {
+		return fmt.Errorf("revoke_on must be %s or %s", revokeOnLease, ledger.RevokeOnExpiry)
+	}
 	if err := checkDescription(r.Description); err != nil {
 		return fmt.Errorf("description: %w", err)
+	}
+	if err := checkMetadata(r.Metadata); err != nil {
+		return err
 	}
 	return r.validateType()
 }
@@ -148,6 +176,8 @@ func (r role) validateType() error {
 // warnings explains effects of the role that its author may not expect.
 func (r role) warnings(mountMax time.Duration) (w []string) {
 	switch {
+	case r.RevokeOn == ledger.RevokeOnExpiry:
+		w = append(w, fmt.Sprintf("revoke_on is expiry: a token stays valid for up to %s, also when its lease, or the Vault token that read it, ends earlier. Only deleting tokens/:accessor of this mount revokes it early.", shortDuration(max(r.TTL, r.MaxTTL))))
 	case r.MaxTTL == 0:
 		w = append(w, fmt.Sprintf("max_ttl is 0, which means the same as ttl, not the maximum of the mount: a lease ends after %s and cannot be renewed.", shortDuration(r.TTL)))
 	case r.MaxTTL == r.TTL:

@@ -116,6 +116,7 @@ func (b *backend) noteRotation(ctx context.Context, err error) {
 		b.Logger().Info("new root credential not accepted yet", "error", err)
 	default:
 		b.root.failed(err, b.now())
+		b.metrics.count(opRotateRoot, err)
 		b.Logger().Warn("root credential not rotated", "error", err)
 		b.event(ctx, "root-rotate-fail", "config/rotate-root")
 	}

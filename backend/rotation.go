@@ -214,6 +214,7 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	} else if err != nil {
 		return err
 	}
+	b.metrics.count(opRotateRoot, nil)
 	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
 	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
 	return b.finishRotation(ctx, s, r)
@@ -339,7 +340,9 @@ func (b *backend) revokeItself(ctx context.Context, s logical.Storage, c config,
 	defer cancel()
 	client := b.issuerOf(c, Management)
 	failed := client.Revoke(ctx, record.TokenID)
-	if err := proofOf(record, []string{record.TokenID}, failed, client.traits().UnknownAge, b.now()); err != nil {
+	err := proofOf(record, []string{record.TokenID}, failed, client.traits().UnknownAge, b.now())
+	b.metrics.count(opRevoke, err)
+	if err != nil {
 		return err
 	}
 	return b.ledger.Drop(ctx, s, record.Role, record.Accessor)

@@ -153,7 +153,7 @@ func (r staticRole) validate() error {
 	if err := checkMetadata(r.Metadata); err != nil {
 		return err
 	}
-	return role{Name: r.Name, TokenType: r.TokenType, TTL: defaultTTL, Description: r.Description, Read: r.Read, Write: r.Write}.validate()
+	return role{Name: r.Name, TokenType: r.TokenType, TTL: defaultTTL, Description: r.Description, Read: r.Read, Write: r.Write, RevokeOn: revokeOnLease}.validate()
 }
 
 // checkMetadata checks the metadata of a role.

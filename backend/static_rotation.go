@@ -107,6 +107,7 @@ func (b *backend) noteStatic(ctx context.Context, name string, err error) {
 		return
 	}
 	first := b.static.failed(name, err, b.now())
+	b.metrics.count(opRotateStatic, err)
 	b.static.checkNext(name, b.now().Add(time.Minute))
 	b.Logger().Warn("static role: next token not ready", "role", name, "error", err)
 	if first {
@@ -274,6 +275,7 @@ func (b *backend) promote(ctx context.Context, s logical.Storage, r staticRole, 
 	if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
 		return creds, err
 	}
+	b.metrics.count(opRotateStatic, nil)
 	b.Logger().Info("static role: token changed", "role", r.Name, "accessor", next.Accessor, "token_id", next.TokenID)
 	b.event(ctx, "static-rotate", "static-roles/"+r.Name, "role", r.Name, "token_id", next.TokenID)
 	return creds, nil

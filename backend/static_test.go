@@ -266,17 +266,17 @@ func TestTokens_CurrentStaticTokenCannotBeRevoked(t *testing.T) {
 // A static token survives a restart of the engine at any moment, and a crash at any
 // step of its change leaves a current token that works and no orphan.
 func TestStaticRole_CrashAtAnyStepOfAChange(t *testing.T) {
-	for _, how := range []sabotage{crash, before, after} {
+	for _, how := range failureModes {
 		t.Run(string(how), func(t *testing.T) {
 			for n, more := 1, true; more && !t.Failed(); n++ {
 				synctest.Test(t, func(t *testing.T) {
 					e := shared(t, nil)
 					e.tick()
 					e.clock.advance(56 * time.Minute)
-					s := e.sabotageAll(how, n)
+					f := e.failStep(how, n)
 					e.pass(20 * time.Minute)
-					more = s.struckAlready()
-					e.healAll()
+					more = f.hasHappened()
+					e.failNoMore()
 					e.restart()
 					e.pass(4 * time.Minute)
 					if !e.data.Alive(e.staticSecret()) {
@@ -296,29 +296,4 @@ func TestStaticRole_CrashAtAnyStepOfAChange(t *testing.T) {
 			}
 		})
 	}
-}
-
-// sabotageAll is sabotage for the management and the database tokens of the
-// cluster.
-func (e *engine) sabotageAll(how sabotage, n int) *saboteur {
-	s := e.sabotage(how, n)
-	e.data.SetHook(func(_ context.Context, _ issuertest.Step) error {
-		if err := s.strike("before"); err != nil {
-			return err
-		}
-		return s.strike("after")
-	})
-	return s
-}
-
-func (e *engine) healAll() {
-	e.heal()
-	e.data.SetHook(nil)
-}
-
-// struckAlready reports whether the step was reached.
-func (s *saboteur) struckAlready() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.struck
 }

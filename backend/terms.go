@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/ledger"
 )
 
 // margin is how long a token stays valid after the last moment that its lease can
@@ -34,6 +36,9 @@ func (t terms) renewable() bool { return t.TTL < t.Cap }
 // the caller asks for; 0 means none. mountMax is the maximum lease TTL of the
 // mount; 0 is what Vault's system view returns when it cannot be asked, and an
 // error here.
+//
+// With revoke_on=expiry, the lease lasts as long as the token may: requested, or
+// else the longest lease that the role allows.
 func newTerms(r role, requested, mountMax time.Duration, now time.Time) (terms, error) {
 	if mountMax <= 0 {
 		return terms{}, errors.New("the maximum lease TTL of the mount is not available; try again")
@@ -47,6 +52,12 @@ func newTerms(r role, requested, mountMax time.Duration, now time.Time) (terms, 
 	}
 	if requested > 0 {
 		t.TTL, t.TTLLimit = requested, limitRequest
+	}
+	if r.RevokeOn == ledger.RevokeOnExpiry { // the lease lasts as long as the token
+		if requested > 0 && requested < t.Cap {
+			t.Cap, t.CapLimit = requested, limitRequest
+		}
+		t.TTL, t.TTLLimit = t.Cap, t.CapLimit
 	}
 	if t.Cap < t.TTL {
 		t.TTL, t.TTLLimit = t.Cap, t.CapLimit
@@ -96,6 +107,18 @@ func renewal(r role, increment time.Duration, issued, expires, now time.Time) (g
 	longest := min(ttl+time.Second, left.Truncate(time.Second))
 	age := now.Truncate(time.Second).Sub(issued.Truncate(time.Second))
 	return grant{ttl: ttl, maxTTL: age + longest, latestEnd: now.Add(longest)}, nil
+}
+
+// warnings explains why a renewal grants less than the caller asks for. Vault itself
+// adds a warning about an "effective max_ttl", which is the limit of this renewal.
+func (g grant) warnings(r role, increment time.Duration, expires time.Time) []string {
+	switch {
+	case increment.Truncate(time.Second) <= g.ttl:
+		return nil
+	case g.ttl < r.TTL:
+		return []string{fmt.Sprintf("The requested increment, %s, was cut to %s, because the token expires at %s and cannot be extended.", shortDuration(increment), shortDuration(g.ttl), timestamp(expires))}
+	}
+	return []string{fmt.Sprintf("The requested increment, %s, was cut to %s by the %s.", shortDuration(increment), shortDuration(g.ttl), limitRoleTTL)}
 }
 
 // warnings explains why a lease is shorter than requested.

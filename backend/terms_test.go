@@ -11,52 +11,56 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A core does with a lease what Vault's core does, with core's own arithmetic
+// A vaultLease is a lease as Vault keeps it, with Vault's own arithmetic
 // (vault/request_handling.go and vault/expiration.go of Vault 1.21.2).
-type core struct {
+type vaultLease struct {
 	system      *logical.StaticSystemView
 	issued, end time.Time
 }
 
-// register starts a lease as handleRequest and Register do.
-func (c *core) register(ttl, maxTTL time.Duration) error {
-	ttl, _, err := framework.CalculateTTL(c.system, 0, ttl, 0, maxTTL, 0, time.Time{})
-	c.issued = time.Now()
-	c.end = c.issued.Add(ttl)
+// register starts the lease as handleRequest and Register do.
+func (l *vaultLease) register(ttl, maxTTL time.Duration) error {
+	ttl, _, err := framework.CalculateTTL(l.system, 0, ttl, 0, maxTTL, 0, time.Time{})
+	l.issued = time.Now()
+	l.end = l.issued.Add(ttl)
 	return err
 }
 
 // renew extends it as Renew does.
-func (c *core) renew(increment, ttl, maxTTL time.Duration) error {
-	ttl, _, err := framework.CalculateTTL(c.system, increment, ttl, 0, maxTTL, 0, c.issued)
+func (l *vaultLease) renew(increment, ttl, maxTTL time.Duration) error {
+	ttl, _, err := framework.CalculateTTL(l.system, increment, ttl, 0, maxTTL, 0, l.issued)
 	if err == nil {
-		c.end = time.Now().Add(ttl)
+		l.end = time.Now().Add(ttl)
 	}
 	return err
 }
 
-// wait lets d pass on the clock of the test's bubble.
+// wait lets d pass on the clock of the synctest bubble.
 func wait(d time.Duration) { <-time.After(d) }
 
-// upTo returns a duration that is as often tiny as it is huge.
+// upTo returns a random duration of at most d, short ones as often as long ones.
 func upTo(r *rand.Rand, d time.Duration) time.Duration {
 	return time.Duration(r.Int64N(1 + int64(d)>>r.IntN(20)))
 }
 
+// wholeUpTo is upTo in whole seconds, and at least one.
 func wholeUpTo(r *rand.Rand, d time.Duration) time.Duration {
 	return time.Second + upTo(r, d).Truncate(time.Second)
 }
 
-// slack is how long Vault may take between our answer and the lease's start.
-const slack = 20 * time.Second
+// vaultDelay is the longest time between the answer of the engine and the start of
+// the lease in Vault.
+const vaultDelay = 20 * time.Second
 
-func TestALeaseNeverOutlivesItsToken(t *testing.T) {
+// A lease ends before its token expires, and lasts at most as long as the role and
+// the mount allow, whatever the limits, the requests and the delays are.
+func TestTerms_LeaseNeverOutlivesItsToken(t *testing.T) {
 	const month = 31 * 24 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable on purpose
+		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same numbers in every run
 		for range 5000 {
-			wait(upTo(random, time.Second)) // no two lives begin at the same fraction of a second
-			liveThrough(t, random, month)
+			wait(upTo(random, time.Second)) // leases begin at any fraction of a second
+			checkRandomLease(t, random, month)
 			if t.Failed() {
 				return
 			}
@@ -64,74 +68,74 @@ func TestALeaseNeverOutlivesItsToken(t *testing.T) {
 	})
 }
 
-// liveThrough lives through one lease: a random role, mount and request, a mint, and
-// renewals while role and mount are edited.
-func liveThrough(t *testing.T, random *rand.Rand, longest time.Duration) {
+// checkRandomLease checks one lease of a random role, mount and request, and its
+// renewals, while role and mount are changed.
+func checkRandomLease(t *testing.T, random *rand.Rand, longest time.Duration) {
 	r := role{TTL: wholeUpTo(random, longest)}
 	if random.IntN(3) > 0 {
 		r.MaxTTL = r.TTL + wholeUpTo(random, longest) - time.Second
 	}
 	requested := time.Duration(random.IntN(2)) * wholeUpTo(random, longest)
-	c := &core{system: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: wholeUpTo(random, longest)}}
-	bound := min(max(r.TTL, r.MaxTTL), c.system.MaxLeaseTTLVal)
+	l := &vaultLease{system: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: wholeUpTo(random, longest)}}
+	bound := min(max(r.TTL, r.MaxTTL), l.system.MaxLeaseTTLVal)
 
 	began := time.Now()
-	terms, err := newTerms(r, requested, c.system.MaxLeaseTTL(), began)
+	terms, err := newTerms(r, requested, l.system.MaxLeaseTTL(), began)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if terms.Cap != bound || terms.TTL > bound || requested > 0 && terms.TTL > requested || terms.ExpiresAt.After(began.Add(bound+31*time.Second)) {
-		t.Fatalf("%+v, mount %s, request %s: terms %+v", r, c.system.MaxLeaseTTLVal, requested, terms)
+		t.Fatalf("%+v, mount %s, request %s: terms %+v", r, l.system.MaxLeaseTTLVal, requested, terms)
 	}
-	mint := upTo(random, 2*terms.TTL)
-	wait(mint)
+	took := upTo(random, 2*terms.TTL)
+	wait(took)
 	ttl, maxTTL, err := terms.settle(time.Now())
 	if err != nil {
-		if mint < terms.TTL/2 {
-			t.Fatalf("a mint of %s was too slow for %s", mint, terms.TTL)
+		if took < terms.TTL/2 {
+			t.Fatalf("issuing took %s, which was too long for %s", took, terms.TTL)
 		}
 		return
 	}
 	if ttl < terms.TTL/2 {
-		t.Fatalf("only %s of %s was left, and no error", ttl, terms.TTL)
+		t.Fatalf("only %s of %s is left, and there is no error", ttl, terms.TTL)
 	}
-	wait(upTo(random, slack))
-	if err := c.register(ttl, maxTTL); err != nil {
+	wait(upTo(random, vaultDelay))
+	if err := l.register(ttl, maxTTL); err != nil {
 		t.Fatal(err)
 	}
-	mustEndBefore(t, c, terms.ExpiresAt, bound)
+	mustEndBefore(t, l, terms.ExpiresAt, bound)
 	for range random.IntN(6) {
-		if !renewOnce(t, random, c, &r, terms.ExpiresAt) {
+		if !renewOnce(t, random, l, &r, terms.ExpiresAt) {
 			return
 		}
-		mustEndBefore(t, c, terms.ExpiresAt, bound)
+		mustEndBefore(t, l, terms.ExpiresAt, bound)
 	}
 }
 
-func mustEndBefore(t *testing.T, c *core, expires time.Time, bound time.Duration) {
+func mustEndBefore(t *testing.T, l *vaultLease, expires time.Time, bound time.Duration) {
 	t.Helper()
-	if c.end.After(expires) {
-		t.Fatalf("the lease ends %s after its token", c.end.Sub(expires))
+	if l.end.After(expires) {
+		t.Fatalf("the lease ends %s after its token expires", l.end.Sub(expires))
 	}
-	if over := c.end.Sub(c.issued) - bound; over > time.Second {
+	if over := l.end.Sub(l.issued) - bound; over > time.Second {
 		t.Fatalf("the lease lasts %s longer than role and mount allow", over)
 	}
 }
 
 // renewOnce renews at a random moment of the lease, after the role and the mount
-// may have been edited. It reports whether the lease lives on.
-func renewOnce(t *testing.T, random *rand.Rand, c *core, r *role, expires time.Time) bool {
+// may have been changed. It reports whether the lease goes on.
+func renewOnce(t *testing.T, random *rand.Rand, l *vaultLease, r *role, expires time.Time) bool {
 	t.Helper()
-	wait(time.Duration(random.Int64N(1 + int64(max(0, time.Until(c.end))))))
+	wait(time.Duration(random.Int64N(1 + int64(max(0, time.Until(l.end))))))
 	switch random.IntN(6) {
 	case 0:
 		r.TTL, r.MaxTTL = wholeUpTo(random, 24*time.Hour), 0
 	case 1:
-		c.system.MaxLeaseTTLVal = wholeUpTo(random, 24*time.Hour)
+		l.system.MaxLeaseTTLVal = wholeUpTo(random, 24*time.Hour)
 	}
 	increment := time.Duration(random.IntN(2)) * wholeUpTo(random, 40*24*time.Hour)
 	now := time.Now()
-	g, err := renewal(*r, increment, c.issued, expires, now)
+	g, err := renewal(*r, increment, l.issued, expires, now)
 	if err != nil {
 		if expires.Sub(now) >= margin+time.Second {
 			t.Fatalf("%s before the expiry: %v", expires.Sub(now), err)
@@ -141,37 +145,38 @@ func renewOnce(t *testing.T, random *rand.Rand, c *core, r *role, expires time.T
 	if g.ttl > r.TTL {
 		t.Fatalf("a renewal granted %s to a role of %s", g.ttl, r.TTL)
 	}
-	wait(upTo(random, slack))
+	wait(upTo(random, vaultDelay))
 	renewed := time.Now()
-	err = c.renew(increment, g.ttl, g.maxTTL)
-	granted := min(g.ttl, c.issued.Add(c.system.MaxLeaseTTLVal).Sub(renewed)) - renewed.Sub(now) - time.Second
+	err = l.renew(increment, g.ttl, g.maxTTL)
+	granted := min(g.ttl, l.issued.Add(l.system.MaxLeaseTTLVal).Sub(renewed)) - renewed.Sub(now) - time.Second
 	if err != nil {
 		if granted > 0 {
-			t.Fatalf("core refused a renewal by %s: %v", g.ttl, err)
+			t.Fatalf("Vault refused a renewal by %s: %v", g.ttl, err)
 		}
-		return false // the mount was tuned below the lease's age
+		return false // the maximum of the mount was set below the age of the lease
 	}
-	if got := c.end.Sub(renewed); got > r.TTL+time.Second || got < granted {
-		t.Fatalf("core made %s of a renewal by %s, for a role of %s", got, g.ttl, r.TTL)
+	if got := l.end.Sub(renewed); got > r.TTL+time.Second || got < granted {
+		t.Fatalf("Vault granted %s for a renewal by %s of a role with %s", got, g.ttl, r.TTL)
 	}
 	return true
 }
 
-func TestRenewalLateInLifeGrantsTheRest(t *testing.T) {
+// A renewal near the expiry of the token grants what is left, and none after it.
+func TestRenewal_GrantsWhatIsLeft(t *testing.T) {
 	issued := time.Unix(1_000_000, 0)
 	r := role{TTL: time.Hour, MaxTTL: 2 * time.Hour}
 	expires := issued.Add(2*time.Hour + margin)
-	now := issued.Add(108 * time.Minute) // 90 % of the life
+	now := issued.Add(108 * time.Minute) // 90 % of max_ttl
 	g, err := renewal(r, 0, issued, expires, now)
 	if err != nil || g.ttl != 12*time.Minute || g.maxTTL != 2*time.Hour {
 		t.Errorf("%+v, %v", g, err)
 	}
 	if _, err := renewal(r, 0, issued, expires, issued.Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "read a new credential") {
-		t.Errorf("at the end of its life: %v", err)
+		t.Errorf("when nothing is left: %v", err)
 	}
 }
 
-func TestTermsNameTheLimitThatDecided(t *testing.T) {
+func TestTerms_NameTheLimitThatDecided(t *testing.T) {
 	now := time.Unix(1_000_000, 1)
 	for _, c := range []struct {
 		role                role
@@ -202,7 +207,7 @@ func TestTermsNameTheLimitThatDecided(t *testing.T) {
 		}
 	}
 	if _, err := newTerms(role{TTL: time.Hour}, 0, 0, now); err == nil {
-		t.Error("a mount maximum of 0 is an RPC error, not a limit")
+		t.Error("a maximum of 0 means that Vault could not be asked, not that there is no limit")
 	}
 }
 

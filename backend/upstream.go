@@ -11,8 +11,8 @@ import (
 )
 
 // A guardedIssuer is the only way from the engine to a cluster. It refuses every
-// call on a node that may not write to storage, records how the cluster
-// answered, and marks the errors of the cluster as such.
+// call on a node that may not write to storage, records how and how fast the
+// cluster answered, and marks the errors of the cluster as such.
 type guardedIssuer struct {
 	b      *backend
 	issuer issuer.Issuer // nil if the product has no tokens of the type
@@ -64,7 +64,7 @@ func (g guardedIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Toke
 		token, err = g.issuer.Issue(ctx, r)
 		return err
 	})
-	g.b.health.record("issue a token", err, began, g.b.now())
+	g.record(callIssue, "issue a token", err, began)
 	if err == nil {
 		g.learn(ctx)
 	}
@@ -84,7 +84,7 @@ func (g guardedIssuer) Revoke(ctx context.Context, ids ...string) map[string]err
 			failure = err
 		}
 	}
-	g.b.health.record("revoke tokens", failure, began, g.b.now())
+	g.record(callRevoke, "revoke tokens", failure, began)
 	if failure == nil {
 		g.learn(ctx)
 	}
@@ -107,11 +107,18 @@ func (g guardedIssuer) List(ctx context.Context, yield func(issuer.Info) error) 
 		g.learn(ctx)
 	}
 	if stopped != nil {
-		g.b.health.record("list tokens", nil, began, g.b.now())
+		g.record(callList, "list tokens", nil, began)
 		return stopped
 	}
-	g.b.health.record("list tokens", err, began, g.b.now())
+	g.record(callList, "list tokens", err, began)
 	return upstream("list the tokens of the cluster", err)
+}
+
+// record records one call to the cluster.
+func (g guardedIssuer) record(call, doing string, err error, began time.Time) {
+	ended := g.b.now()
+	g.b.health.record(doing, err, ended)
+	g.b.metrics.observe(call, ended.Sub(began))
 }
 
 // errorForAll returns one error for every key.
@@ -133,7 +140,7 @@ type health struct {
 }
 
 // record stores the outcome of one call to the cluster.
-func (h *health) record(doing string, err error, _, ended time.Time) {
+func (h *health) record(doing string, err error, ended time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {

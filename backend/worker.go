@@ -171,14 +171,22 @@ func (b *backend) claim(ctx context.Context, s logical.Storage, e ledger.Entry) 
 			return errNotDue
 		}
 		r.State, r.Deadline = ledger.Revoking, b.now()
-		if isRoleName(r.Role) {
+		if isOrphan(*r) {
 			r.LastFailure = "Vault did not revoke the lease when it ended"
 		}
 		return nil
 	})
-	if err == nil && isRoleName(r.Role) {
+	if !isOrphan(r) || errors.Is(err, errNotDue) || errors.Is(err, ledger.ErrNotFound) {
+		return r, err
+	}
+	b.metrics.count(opOrphanRevoke, err)
+	if err == nil {
 		b.Logger().Warn("token outlived its lease; revoking it", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "lease_end", r.LeaseEnd)
 		b.event(ctx, "orphan-revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	}
 	return r, err
 }
+
+// isOrphan reports whether the deadline of an active record means that Vault has
+// lost the lease of the token.
+func isOrphan(r ledger.Record) bool { return isRoleName(r.Role) && r.DetachedAt.IsZero() }

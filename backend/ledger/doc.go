@@ -15,6 +15,9 @@
 //	                       or when its deadline has passed because Vault lost the lease
 //	any      -> (none)     Drop, when the token is known to be revoked or expired
 //
+// The lease of a token that may outlive it (RevokeOnExpiry) can end early. The
+// record then stays active, with the expiry of the token as its deadline.
+//
 // # What a crash leaves behind
 //
 // The record is stored before the token is created, and deleted after the token

@@ -16,7 +16,8 @@ type Entry struct {
 	Deadline    time.Time // may be later than the stored one, see Ledger.Postpone
 	ExpiresAt   time.Time
 
-	Absent bool // issuing, and at least one list did not show the token
+	Absent        bool // issuing, and at least one list did not show the token
+	OutlivesLease bool // its RevokeOn is RevokeOnExpiry
 
 	position int // in the queue
 }
@@ -60,9 +61,14 @@ func (x *index) set(r Record) {
 	e := &Entry{
 		TokenType: x.intern(r.TokenType), Role: x.intern(r.Role), Accessor: r.Accessor, TokenID: r.TokenID,
 		Fingerprint: x.intern(r.Fingerprint), State: State(x.intern(string(r.State))), Deadline: r.Deadline, ExpiresAt: r.ExpiresAt,
-		Absent: r.State == Issuing && r.Absences > 0,
+		Absent: r.State == Issuing && r.Absences > 0, OutlivesLease: r.RevokeOn == RevokeOnExpiry,
 	}
-	x.byAccessor[r.Accessor] = e
+	x.add(e)
+}
+
+// add adds an entry that is not in the index.
+func (x *index) add(e *Entry) {
+	x.byAccessor[e.Accessor] = e
 	x.count(e, 1)
 	heap.Push(&x.queue, e)
 }

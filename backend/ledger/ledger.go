@@ -44,7 +44,8 @@ type Ledger struct {
 	loaded   bool            // all records are in the index
 	loading  bool            // a Load is running
 	newer    error           // some records can be read by a newer version only
-	damaged  int             // records that cannot be decoded
+	damaged  map[string]bool // keys of records that cannot be decoded
+	resets   int             // counts resets, so that a load notices one
 	inFlight map[string]bool // accessors of tokens being issued by this process
 }
 
@@ -56,7 +57,8 @@ func New() *Ledger {
 }
 
 func (l *Ledger) reset() {
-	l.index, l.roles, l.loaded, l.newer, l.damaged = newIndex(), map[string]bool{}, false, nil, 0
+	l.index, l.roles, l.loaded, l.newer, l.damaged = newIndex(), map[string]bool{}, false, nil, map[string]bool{}
+	l.resets++
 }
 
 // Invalidate discards the index because another node has changed the storage.
@@ -64,8 +66,12 @@ func (l *Ledger) reset() {
 func (l *Ledger) Invalidate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.inFlight) == 0 {
-		l.reset()
+	old := l.index
+	l.reset()
+	for accessor := range l.inFlight {
+		if e := old.byAccessor[accessor]; e != nil {
+			l.index.add(e)
+		}
 	}
 }
 
@@ -156,7 +162,7 @@ func (l *Ledger) agrees(accessor string, r Record, err error) bool {
 	e := l.index.byAccessor[accessor]
 	switch {
 	case e == nil:
-		return true // not loaded yet, or not found
+		return err != nil || !l.loaded // an index that is not loaded may lack any record
 	case errors.Is(err, ErrNotFound):
 		return false
 	}
@@ -327,7 +333,7 @@ func (l *Ledger) settled(entries []Entry) []Entry {
 // It works before the index is loaded.
 func (l *Ledger) Find(ctx context.Context, s logical.Storage, accessor string) (Record, error) {
 	l.mu.Lock()
-	e, loaded := l.index.byAccessor[accessor], l.loaded
+	e, loaded := l.index.byAccessor[accessor], l.loaded && l.newer == nil && len(l.damaged) == 0
 	l.mu.Unlock()
 	switch {
 	case e != nil:

@@ -15,10 +15,28 @@ import (
 // index is loaded. Every read is a call to the Vault process and back.
 const loadAtOnce = 32
 
+// loadAttempts is how often Load begins again because another node has changed the
+// ledger meanwhile.
+const loadAttempts = 3
+
+var errInvalidated = errors.New("the ledger was changed by another node while it was loaded; try again")
+
 // Load brings all stored records into the index. It does nothing after a
 // success, and may be called again after an error.
-func (l *Ledger) Load(ctx context.Context, s logical.Storage) error {
-	if l.Loaded() {
+func (l *Ledger) Load(ctx context.Context, s logical.Storage) (err error) {
+	for range loadAttempts {
+		if err = l.loadOnce(ctx, s); !errors.Is(err, errInvalidated) {
+			return err
+		}
+	}
+	return err
+}
+
+func (l *Ledger) loadOnce(ctx context.Context, s logical.Storage) error {
+	l.mu.Lock()
+	loaded, resets := l.loaded, l.resets
+	l.mu.Unlock()
+	if loaded {
 		return nil
 	}
 	roles, err := s.List(ctx, Prefix)
@@ -32,6 +50,9 @@ func (l *Ledger) Load(ctx context.Context, s logical.Storage) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.resets != resets {
+		return errInvalidated
+	}
 	l.loaded, l.roles = true, nil
 	return nil
 }
@@ -56,7 +77,7 @@ func (l *Ledger) TryLoad(ctx context.Context, s logical.Storage) error {
 // LoadRole brings the stored records of one role into the index, once.
 func (l *Ledger) LoadRole(ctx context.Context, s logical.Storage, role string) error {
 	l.mu.Lock()
-	done := l.loaded || l.roles[role]
+	done, resets := l.loaded || l.roles[role], l.resets
 	l.mu.Unlock()
 	if done {
 		return nil
@@ -75,7 +96,7 @@ func (l *Ledger) LoadRole(ctx context.Context, s logical.Storage, role string) e
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.loaded {
+	if !l.loaded && l.resets == resets {
 		l.roles[role] = true
 	}
 	return nil
@@ -95,7 +116,7 @@ func (l *Ledger) loadRecord(ctx context.Context, s logical.Storage, role, access
 		l.newer = err
 		return nil
 	case errors.Is(err, ErrDamaged):
-		l.damaged++
+		l.damaged[recordKey(role, accessor)] = true
 		return nil
 	case err != nil:
 		return err
@@ -119,7 +140,7 @@ func (l *Ledger) Loaded() bool {
 func (l *Ledger) HasUnreadable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.newer != nil || l.damaged > 0
+	return l.newer != nil || len(l.damaged) > 0
 }
 
 // A Summary describes the ledger at one moment.
@@ -134,6 +155,7 @@ type Summary struct {
 type Count struct {
 	TokenType, Role, Fingerprint string
 	State                        State
+	Absent                       bool // issuing, and at least one list did not show the token
 	N                            int
 }
 
@@ -145,10 +167,10 @@ func (l *Ledger) Summary() (Summary, bool) {
 	if !l.loaded {
 		return Summary{}, false
 	}
-	summary := Summary{Newer: l.newer, Damaged: l.damaged}
+	summary := Summary{Newer: l.newer, Damaged: len(l.damaged)}
 	for g, classes := range l.index.counts {
 		for c, n := range classes {
-			summary.Counts = append(summary.Counts, Count{c.tokenType, g.role, g.fingerprint, c.state, n})
+			summary.Counts = append(summary.Counts, Count{c.tokenType, g.role, g.fingerprint, c.state, c.absent, n})
 		}
 	}
 	if first := l.index.next(); first != nil {
@@ -162,7 +184,7 @@ func (l *Ledger) Summary() (Summary, bool) {
 func (l *Ledger) Holds(fingerprint string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.newer != nil || l.damaged > 0 {
+	if l.newer != nil || len(l.damaged) > 0 {
 		return true
 	}
 	for g := range l.index.counts {

@@ -15,12 +15,17 @@ type State string
 // The states of a record. See the package documentation for their transitions.
 const (
 	Issuing  State = "issuing"  // the token may exist; its creation has not been confirmed
-	Active   State = "active"   // the token exists and a lease or a static role holds it
+	Active   State = "active"   // the token exists, and a lease or a static role holds it, or it may outlive its lease
 	Revoking State = "revoking" // the token must be revoked and has not been revoked yet
 )
 
 // States are all states.
 var States = []State{Issuing, Active, Revoking}
+
+// RevokeOnExpiry is the RevokeOn of a token that stays valid until its expiry if
+// its lease ends early. The record is then active without a lease, with its
+// expiry as the deadline.
+const RevokeOnExpiry = "expiry"
 
 // recordVersion is the format that this version writes. Records of a newer
 // format are never changed.
@@ -44,6 +49,8 @@ type Record struct {
 	IssuedAt    time.Time `json:"issued_at"`             // when the issue began
 	ConfirmedAt time.Time `json:"confirmed_at,omitzero"` // when the cluster's answer arrived; zero: never
 	LeaseEnd    time.Time `json:"lease_end,omitzero"`    // as last granted
+	RevokeOn    string    `json:"revoke_on,omitempty"`   // RevokeOnExpiry, or empty: when the lease ends
+	DetachedAt  time.Time `json:"detached_at,omitzero"`  // when the lease ended and the token did not, see RevokeOnExpiry
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`   // of the token; zero: never
 	Deadline    time.Time `json:"deadline"`              // by which Vault must have renewed or revoked the token
 	Absences    int       `json:"absences,omitempty"`    // lists in which an issuing token was not found

@@ -8,6 +8,11 @@ path "influxdb/creds/telegraf" {
   capabilities = ["read", "update"]
 }
 
+# The shared token of a static role, if the application reads that instead.
+path "influxdb/static-creds/telegraf" {
+  capabilities = ["read"]
+}
+
 # Vault's default policy allows this already.
 path "sys/leases/renew" {
   capabilities = ["update"]

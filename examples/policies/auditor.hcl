@@ -15,6 +15,14 @@ path "influxdb/roles/*" {
   capabilities = ["read", "list"]
 }
 
+path "influxdb/static-roles" {
+  capabilities = ["list"]
+}
+
+path "influxdb/static-roles/*" {
+  capabilities = ["read", "list"]
+}
+
 path "influxdb/tokens" {
   capabilities = ["list"]
 }

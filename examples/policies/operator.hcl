@@ -23,6 +23,18 @@ path "influxdb/roles/*" {
   capabilities = ["create", "update", "read", "delete", "list"]
 }
 
+path "influxdb/static-roles" {
+  capabilities = ["list"]
+}
+
+path "influxdb/static-roles/*" {
+  capabilities = ["create", "update", "read", "delete", "list"]
+}
+
+path "influxdb/rotate-role/*" {
+  capabilities = ["update"]
+}
+
 path "influxdb/tokens" {
   capabilities = ["list"]
 }

@@ -24,9 +24,10 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestTheDocuments holds README, the pages of docs and the examples against a
-// real Vault, on which they take turns to have a mount at influxdb/.
-func TestTheDocuments(t *testing.T) {
+// TestDocs_MatchARealVault runs the commands of README and docs, and the examples,
+// on a real Vault, and compares docs/api.md with the mount. The pages use the
+// mount influxdb/ one after the other.
+func TestDocs_MatchARealVault(t *testing.T) {
 	t.Parallel()
 	s := vaulttest.Start(t)
 	must(t, os.Symlink("vault", filepath.Join(s.Bin, "bao"))) // its registration API is the same
@@ -41,26 +42,26 @@ func TestTheDocuments(t *testing.T) {
 			t.Run(filepath.Base(page), func(t *testing.T) { newDesk(t, s, built).runPage(t, page, steps) })
 		}
 	}
-	t.Run("the reference is that of the mount", func(t *testing.T) { compareReference(t, s) })
+	t.Run("Reference", func(t *testing.T) { compareReference(t, s) })
 	for name, example := range map[string]func(*testing.T, *desk){
-		"an Agent renders the templates":       agentRenders,
-		"a CI job borrows a token":             jobBorrows,
-		"the Kubernetes requests are answered": kubernetesRequests,
-		"the roles of Terraform are accepted":  terraformRoles,
+		"Agent":      agentRenders,
+		"CI":         jobBorrows,
+		"Kubernetes": kubernetesRequests,
+		"Terraform":  terraformRoles,
 	} {
 		t.Run(name, func(t *testing.T) { example(t, newExample(t, s, built)) })
 	}
 }
 
-// runPage runs every command that a page shows in a console block, and compares
-// what it prints with what the page shows:
+// runPage runs every command in the console blocks of a page and compares its
+// output with the output that the page shows:
 //
 //	$ COMMAND     is run by bash; a line that ends in \ goes on in the next
 //	text          must be printed; … stands for any text, alone for any lines
 //	Error …       at the start of what is printed: the command must fail
 //
-// Runs of blanks count as one, for tables are as wide as what stands in them.
-// All commands of a page share a shell.
+// A sequence of blanks counts as one, because the width of a table depends on its
+// contents. All commands of a page run in the same shell.
 func (d *desk) runPage(t *testing.T, page string, steps []step) {
 	if page != "../../README.md" { // which begins with nothing
 		d.run(t, furnishing)
@@ -68,7 +69,7 @@ func (d *desk) runPage(t *testing.T, page string, steps []step) {
 	d.run(t, steps)
 }
 
-// pages are the documents whose commands are run.
+// pages returns the documents whose commands are run.
 func pages(t *testing.T) []string {
 	t.Helper()
 	docs, err := filepath.Glob("../../docs/*.md")
@@ -76,7 +77,7 @@ func pages(t *testing.T) []string {
 	return append([]string{"../../README.md"}, docs...)
 }
 
-// A step is a command of a page and what the page shows of its output.
+// A step is a command of a page and the output that the page shows.
 type step struct {
 	line    int
 	command string
@@ -115,13 +116,13 @@ func stepsOf(t *testing.T, page string) (steps []step) {
 // releases are the versions that the pages install.
 var releases = []string{"v0.1.0", "v0.2.0"}
 
-// Where the pages suppose things to be.
+// The paths that the pages use.
 const (
 	usualCLI     = "/usr/local/bin/influxctl"
 	usualPlugins = "/etc/vault.d/plugins"
 )
 
-// furnishing is what pages other than README find done.
+// furnishing is done before the pages other than README.
 var furnishing = []step{
 	{command: `vault plugin register -env=INFLUXCTL_PATH=` + usualCLI + ` -sha256="$(sha256sum ` + usualPlugins + `/` + vaulttest.PluginCommand + ` | cut -d ' ' -f 1)" secret ` + vaulttest.PluginCommand},
 	{command: `vault secrets enable -path=influxdb ` + vaulttest.PluginCommand},
@@ -130,7 +131,7 @@ var furnishing = []step{
 	{command: `vault write influxdb/roles/telegraf token_type=database write_databases=metrics ttl=1h max_ttl=24h`},
 }
 
-// A desk is a folder in which an operator types, with a cluster.
+// A desk is a folder in which an operator runs commands, and a simulated cluster.
 type desk struct {
 	server  *vaulttest.Server
 	cluster *simulator.Cluster
@@ -141,8 +142,8 @@ type desk struct {
 	there   *strings.Replacer // and back
 }
 
-// newDesk lays out what the pages suppose to be at hand, with programs from the
-// folder built. Whatever is mounted at influxdb/ in the test is gone after it.
+// newDesk provides the files that the pages use, with programs from the folder
+// built. The mount influxdb/ is disabled at the end of the test.
 func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 	t.Helper()
 	cluster := simulator.NewCluster(simulator.Options{})
@@ -176,15 +177,15 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 	return d
 }
 
-// environ is the environment without what the command line of Vault, or that of
-// OpenBao, would heed.
+// environ returns the environment without the variables of the command lines of
+// Vault and OpenBao.
 func environ() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, "VAULT_") || strings.HasPrefix(variable, "BAO_")
 	})
 }
 
-// released lays out a program as a release does, beside its checksum.
+// released writes a program and its checksum under the names that a release uses.
 func released(t *testing.T, dir, version, program string) {
 	t.Helper()
 	content, err := os.ReadFile(program)
@@ -197,7 +198,7 @@ func released(t *testing.T, dir, version, program string) {
 
 const module = "github.com/influxdb3-vault/vault-plugin-secrets-influxdb"
 
-// clear ends the mount, and looks for what a page may not leave.
+// clear disables the mount and checks what must hold after every page.
 func (d *desk) clear(t *testing.T) {
 	steps := []step{{command: "vault secrets disable influxdb"}, {command: "vault plugin deregister secret " + vaulttest.PluginCommand + " || true"}}
 	for _, version := range releases {
@@ -208,12 +209,12 @@ func (d *desk) clear(t *testing.T) {
 		d.server.KeepSecret(token.Secret)
 	}
 	for _, violation := range d.cluster.Violations() {
-		t.Errorf("the CLI was called as it must not be: %s", violation)
+		t.Errorf("the CLI was called in a way that is not allowed: %s", violation)
 	}
 }
 
-// likeVault gives the command line of OpenBao what pages use of Vault's and its
-// own has not, which is -env of `plugin register`.
+// likeVault defines a shell function that adds to the command line of OpenBao what
+// the pages use and it does not have: -env of `plugin register`.
 const likeVault = `
 vault() {
 	if [[ "$1 $2" != "plugin register" ]]; then command vault "$@"; return; fi
@@ -225,7 +226,7 @@ vault() {
 }
 `
 
-// isOpenBao tells whose server it is.
+// isOpenBao reports whether the server is OpenBao.
 func isOpenBao(t *testing.T, s *vaulttest.Server) bool {
 	t.Helper()
 	version, err := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(s.Bin, "vault"), "version").Output()
@@ -233,10 +234,10 @@ func isOpenBao(t *testing.T, s *vaulttest.Server) bool {
 	return strings.HasPrefix(string(version), "OpenBao")
 }
 
-// border stands between the outputs of steps.
+// border separates the outputs of the steps.
 const border = "----8<----"
 
-// run has bash run the steps one after the other and compares their outputs.
+// run runs the steps in bash, one after the other, and compares their outputs.
 func (d *desk) run(t *testing.T, steps []step) {
 	t.Helper()
 	script := strings.Builder{}
@@ -255,14 +256,14 @@ func (d *desk) run(t *testing.T, steps []step) {
 		output, after, _ := strings.Cut(rest, "\n"+border)
 		status, after, _ := strings.Cut(after, "\n")
 		rest = after
-		if problem := s.judge(status, output); problem != "" {
+		if problem := s.compare(status, output); problem != "" {
 			t.Errorf("line %d: $ %s\n%s", s.line, s.command, problem)
 		}
 	}
 }
 
-// judge compares what a step printed with what its page shows.
-func (s step) judge(status, output string) string {
+// compare says how the output of a step differs from what its page shows.
+func (s step) compare(status, output string) string {
 	fails := len(s.shown) > 0 && strings.HasPrefix(s.shown[0], "Error ")
 	switch {
 	case (status != "0") != fails:
@@ -275,7 +276,7 @@ func (s step) judge(status, output string) string {
 
 var blanks = regexp.MustCompile(`[ \t]+`)
 
-// plainLines is text without empty lines, and with one blank for many.
+// plainLines returns the text without empty lines, with sequences of blanks as one.
 func plainLines(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -286,7 +287,7 @@ func plainLines(text string) string {
 	return strings.Join(lines, "")
 }
 
-// shownAs is the pattern of what a page shows.
+// shownAs returns a pattern that matches the output that a page shows.
 func shownAs(shown []string) *regexp.Regexp {
 	var pattern strings.Builder
 	for line := range strings.Lines(plainLines(strings.Join(shown, "\n"))) {
@@ -300,7 +301,7 @@ func shownAs(shown []string) *regexp.Regexp {
 	return regexp.MustCompile(`\A` + pattern.String() + `\z`)
 }
 
-func TestAPageIsHeldToWhatItShows(t *testing.T) {
+func TestStep_ComparesOutput(t *testing.T) {
 	for _, c := range []struct {
 		shown, status, output string
 		good                  bool
@@ -318,13 +319,13 @@ func TestAPageIsHeldToWhatItShows(t *testing.T) {
 		if c.shown != "" {
 			s.shown = strings.Split(c.shown, "\n")
 		}
-		if problem := s.judge(c.status, c.output); (problem == "") != c.good {
+		if problem := s.compare(c.status, c.output); (problem == "") != c.good {
 			t.Errorf("shown %q, printed %q with status %s: %s", c.shown, c.output, c.status, problem)
 		}
 	}
 }
 
-// A reference is what is said of a path of the mount.
+// A reference describes a path of the mount.
 type reference struct {
 	Methods    []string
 	Parameters map[string]string // types
@@ -340,11 +341,11 @@ func compareReference(t *testing.T, s *vaulttest.Server) {
 	served, defaults := servedReference(t, s)
 	documented, documentedDefaults := documentedReference(t)
 	if diff := cmp.Diff(served, documented); diff != "" {
-		t.Errorf("docs/api.md differs from what is served (-served +documented):\n%s", diff)
+		t.Errorf("docs/api.md differs from the OpenAPI document (-served +documented):\n%s", diff)
 	}
 	for parameter, value := range defaults {
 		if got := documentedDefaults[parameter]; got != value {
-			t.Errorf("docs/api.md says that the default of %s is %q, which is %q", parameter, got, value)
+			t.Errorf("docs/api.md gives the default of %s as %q; it is %q", parameter, got, value)
 		}
 	}
 	for path, r := range served {
@@ -355,7 +356,7 @@ func compareReference(t *testing.T, s *vaulttest.Server) {
 	}
 }
 
-// A schema is what is said of a value in an OpenAPI document.
+// A schema describes a value in an OpenAPI document.
 type schema struct {
 	Type       string            `json:"type"`
 	Format     string            `json:"format"`
@@ -389,8 +390,8 @@ type openAPI struct {
 }
 
 // named returns the properties of an operation's Request or Response. Vault drops
-// the references to schemas from what a plugin tells it, and keeps the schemas:
-// they are called like the operation.
+// a plugin's references to schemas but keeps the schemas, which are named after
+// the operation.
 func (o openAPI) named(op *openAPIOperation, what string) map[string]schema {
 	var name strings.Builder
 	for word := range strings.SplitSeq(op.ID, "-") {
@@ -441,8 +442,8 @@ func servedReference(t *testing.T, s *vaulttest.Server) (map[string]reference, m
 	return served, defaults
 }
 
-// checkQuery looks whether what goes into the query of a request without a body
-// is documented so.
+// checkQuery checks that parameters of requests without a body are documented as
+// query parameters.
 func checkQuery(t *testing.T, path, method string, op *openAPIOperation) {
 	t.Helper()
 	want := map[string]string{"creds/{role} GET": "ttl", "config DELETE": "force"}[path+" "+method]
@@ -471,15 +472,15 @@ func (r reference) sorted() reference {
 	return r
 }
 
-// typeName is how the reference calls a type.
+// typeName returns the name that the reference uses for a type.
 func typeName(s schema) string {
 	if s.Format == "duration" {
 		return "duration"
 	}
-	return map[string]string{"string": "string", "boolean": "bool", "integer": "integer", "array": "list"}[s.Type]
+	return map[string]string{"string": "string", "boolean": "bool", "integer": "integer", "array": "list", "object": "map"}[s.Type]
 }
 
-// defaultText is how the reference writes a default.
+// defaultText formats a default as the reference does.
 func defaultText(s schema) string {
 	if n, ok := s.Default.(float64); ok && s.Format == "duration" {
 		text := strings.TrimSuffix(strings.Replace((time.Duration(n)*time.Second).String(), "m0s", "m", 1), "h0m")
@@ -491,7 +492,7 @@ func defaultText(s schema) string {
 	return fmt.Sprint(s.Default)
 }
 
-// helpOf reads what `vault path-help` shows of a path's parameters.
+// helpOf returns the parameters that `vault path-help` shows for a path.
 func helpOf(t *testing.T, s *vaulttest.Server, path string) map[string]string {
 	t.Helper()
 	var answer struct {
@@ -500,16 +501,16 @@ func helpOf(t *testing.T, s *vaulttest.Server, path string) map[string]string {
 	example := regexp.MustCompile(`:\w+`).ReplaceAllString(path, "some")
 	must(t, s.Call(t.Context(), "GET", "influxdb/"+example+"?help=1", nil, &answer))
 	parameters := map[string]string{}
-	names := map[string]string{"string": "string", "bool": "bool", "int": "integer", "duration (sec)": "duration", "slice": "list"}
+	names := map[string]string{"string": "string", "bool": "bool", "int": "integer", "duration (sec)": "duration", "slice": "list", "keypair": "map"}
 	for _, found := range regexp.MustCompile(`(?m)^    (\w+) \((.+)\)$`).FindAllStringSubmatch(answer.Help, -1) {
 		parameters[found[1]] = names[found[2]]
 	}
 	return parameters
 }
 
-// documentedReference reads docs/api.md: of each section whose heading is a path
-// in `…`, the tables that begin with Method, Parameter and Field. Its second
-// result is the defaults, by path and parameter.
+// documentedReference reads docs/api.md: in each section whose heading is a path
+// in `…`, the tables that begin with Method, Parameter and Field. The second
+// result holds the defaults, by path and parameter.
 func documentedReference(t *testing.T) (map[string]reference, map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/api.md")
@@ -571,9 +572,9 @@ func (r reference) with(table string, cells []string) reference {
 	return r
 }
 
-// TestEveryLinkLeadsSomewhere follows the links between the documents, and to
-// files of the tree.
-func TestEveryLinkLeadsSomewhere(t *testing.T) {
+// TestLinks_LeadSomewhere follows the links from the documents to each other and to
+// files of the repository.
+func TestLinks_LeadSomewhere(t *testing.T) {
 	for _, page := range append(pages(t), examplePages(t)...) {
 		text, err := os.ReadFile(page)
 		must(t, err)
@@ -604,7 +605,7 @@ func examplePages(t *testing.T) []string {
 	return append(append(found, more...), "../../CHANGELOG.md")
 }
 
-// sectionsOf are the names that a page's headings can be linked by.
+// sectionsOf returns the anchors of the headings of a page.
 func sectionsOf(t *testing.T, page string) (sections []string) {
 	t.Helper()
 	text, err := os.ReadFile(page)

@@ -30,7 +30,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// newExample is a desk with the mount and the roles that the examples suppose.
+// newExample returns a desk with the mount and the roles that the examples use.
 func newExample(t *testing.T, s *vaulttest.Server, built string) *desk {
 	t.Helper()
 	d := newDesk(t, s, built)
@@ -49,12 +49,12 @@ func (d *desk) file(t *testing.T, name string) string {
 	return string(text)
 }
 
-// alive are the tokens that the cluster accepts, other than root tokens.
+// alive returns the tokens that the cluster accepts, without root credentials.
 func (d *desk) alive() []simulator.Token {
 	return slices.DeleteFunc(d.cluster.Tokens(), func(token simulator.Token) bool { return !token.Live || token.Root })
 }
 
-// answer is what the cluster says to a request with a token.
+// answer returns the HTTP status of a request to the cluster with a token.
 func (d *desk) answer(t *testing.T, method, path, token string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, d.origin+path, http.NoBody)
@@ -67,8 +67,8 @@ func (d *desk) answer(t *testing.T, method, path, token string) int {
 	return resp.StatusCode
 }
 
-// agentRenders has a real Agent render every template, reads
-// each file in its own syntax, and uses the tokens in them.
+// agentRenders runs a real Vault Agent that renders every template. It parses each
+// file in its own syntax and uses the tokens in them.
 func agentRenders(t *testing.T, d *desk) {
 	must(t, os.Mkdir(filepath.Join(d.dir, "stub"), 0o700))
 	must(t, os.WriteFile(filepath.Join(d.dir, "stub", "systemctl"), []byte("#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/said\"\n"), 0o700))
@@ -93,19 +93,19 @@ func agentRenders(t *testing.T, d *desk) {
 		{"POST", "/api/v2/write?bucket=metrics", reader, 401},
 	} {
 		if got := d.answer(t, c.method, c.path, c.token); got != c.status {
-			t.Errorf("%s %s is answered %d, not %d", c.method, c.path, got, c.status)
+			t.Errorf("%s %s answers %d, want %d", c.method, c.path, got, c.status)
 		}
 	}
 	if n := len(d.alive()); n != 3 {
-		t.Errorf("the Agent reads %d credentials for three paths", n)
+		t.Errorf("the Agent read %d credentials, want 3", n)
 	}
 	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
-		t.Errorf("systemctl was told: %s", said)
+		t.Errorf("systemctl was called with: %s", said)
 	}
 }
 
-// compareRendered compares every rendered file with what its program wants, and
-// returns the three tokens that stand in them.
+// compareRendered compares every rendered file with what its program needs, and
+// returns the three tokens in them.
 func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 	t.Helper()
 	terraform, chronograf := d.variables(t, "terraform.env"), d.variables(t, "chronograf.env")
@@ -140,8 +140,8 @@ func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 	return manager, writer, reader
 }
 
-// variables reads a rendered environment file, as programs do that know no
-// quotes.
+// variables reads a rendered environment file as a program does that does not
+// understand quotes.
 func (d *desk) variables(t *testing.T, name string) map[string]string {
 	t.Helper()
 	variables := map[string]string{}
@@ -152,7 +152,7 @@ func (d *desk) variables(t *testing.T, name string) map[string]string {
 		}
 		key, value, found := strings.Cut(line, "=")
 		if !found || !regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`).MatchString(key) || strings.ContainsAny(value, ` "'$\`) {
-			t.Errorf("%s: an odd line for %s", name, key)
+			t.Errorf("%s: the line for %s needs quotes or is not NAME=value", name, key)
 		}
 		variables[key] = value
 	}
@@ -167,8 +167,8 @@ func (d *desk) decoded(t *testing.T, name string, unmarshal func([]byte, any) er
 	return content
 }
 
-// jobBorrows runs the script of the CI examples with a job's
-// identity, as a job that succeeds, and as one that fails.
+// jobBorrows runs the script of the CI examples with the identity of a job: once
+// with a job that succeeds, and once with a job that fails.
 func jobBorrows(t *testing.T, d *desk) {
 	jwt, public := identity(t)
 	must(t, os.WriteFile(filepath.Join(d.dir, "public.pem"), public, 0o600))
@@ -190,16 +190,16 @@ func jobBorrows(t *testing.T, d *desk) {
 	}
 	for _, kept := range []string{"VAULT_TOKEN=", "VAULT_JWT="} {
 		if strings.Contains(environment, "\n"+kept) {
-			t.Errorf("the command gets %s", kept)
+			t.Errorf("the command has %s in its environment", kept)
 		}
 	}
 	if alive := d.alive(); len(alive) > 0 {
-		t.Errorf("%d tokens outlive their jobs", len(alive))
+		t.Errorf("%d tokens are alive after their jobs", len(alive))
 	}
 }
 
-// identity is a JWT like those that CI systems give to jobs, and the key to
-// check it with, in PEM.
+// identity returns a JWT like those that CI systems give to jobs, and the public
+// key that verifies it, in PEM.
 func identity(t *testing.T) (jwt string, public []byte) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -219,8 +219,8 @@ func identity(t *testing.T) (jwt string, public []byte) {
 	return signed + "." + encode(signature), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// TestTheCIJobsParse reads the jobs as YAML, and has bash read what they run.
-func TestTheCIJobsParse(t *testing.T) {
+// TestCIJobs_Parse parses the jobs as YAML and their scripts with bash.
+func TestCIJobs_Parse(t *testing.T) {
 	var github struct {
 		Permissions map[string]string `yaml:"permissions"`
 		Jobs        map[string]struct {
@@ -254,7 +254,7 @@ func TestTheCIJobsParse(t *testing.T) {
 		borrowing += strings.Count(script, "./with-token.sh automation ")
 	}
 	if borrowing != 2 {
-		t.Errorf("%d jobs of two borrow a token", borrowing)
+		t.Errorf("%d jobs use with-token.sh, want 2", borrowing)
 	}
 }
 
@@ -266,7 +266,7 @@ func exampleFile(t *testing.T, name string) []byte {
 	return text
 }
 
-// A manifest is what the test reads of a Kubernetes object.
+// A manifest holds the fields of a Kubernetes object that the test needs.
 type manifest struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -281,8 +281,8 @@ type manifest struct {
 	} `yaml:"spec"`
 }
 
-// kubernetesRequests makes the requests of the Kubernetes
-// examples, with the policy that they name.
+// kubernetesRequests makes the requests of the Kubernetes examples with the policy
+// that they name.
 func kubernetesRequests(t *testing.T, d *desk) {
 	person := newPerson(t, d.server, "application")
 	asked := 0
@@ -310,24 +310,24 @@ func kubernetesRequests(t *testing.T, d *desk) {
 			}
 			must(t, person.Call(t.Context(), method, strings.TrimPrefix(path, "/"), m.Spec.Parameters, &answer))
 			if token, _ := answer.Data["token"].(string); !strings.HasPrefix(token, "apiv") {
-				t.Errorf("%s: %s is answered with no database token", file, path)
+				t.Errorf("%s: the answer of %s has no database token", file, path)
 			}
 			asked++
 		}
 	}
 	if asked != 2 {
-		t.Errorf("%d requests of two were made", asked)
+		t.Errorf("%d requests were made, want 2", asked)
 	}
 }
 
-// terraformRoles writes the roles of the Terraform example to
-// a real Vault, and reads back what Terraform would compare.
+// terraformRoles writes the roles of the Terraform example to a real Vault, and
+// compares what it reads back as Terraform would.
 func terraformRoles(t *testing.T, d *desk) {
 	endpoint := regexp.MustCompile(`(?s)resource "vault_generic_endpoint" "\w+" \{.*?path\s+= "([^"]+)".*?jsonencode\(\{(.*?)\}\)`)
 	setting := regexp.MustCompile(`(\w+)\s+= (.+)`)
 	found := endpoint.FindAllStringSubmatch(string(exampleFile(t, "terraform/main.tf")), -1)
 	if len(found) != 3 {
-		t.Fatalf("%d roles of three are found", len(found))
+		t.Fatalf("%d roles were found, want 3", len(found))
 	}
 	for _, role := range found {
 		want := map[string]any{}
@@ -343,20 +343,20 @@ func terraformRoles(t *testing.T, d *desk) {
 		must(t, d.server.Call(t.Context(), "GET", role[1], nil, &answer))
 		for key, value := range want {
 			if diff := cmp.Diff(value, answer.Data[key]); diff != "" {
-				t.Errorf("%s: Terraform would see a difference in %s for ever:\n%s", role[1], key, diff)
+				t.Errorf("%s: Terraform would see a difference in %s at every plan:\n%s", role[1], key, diff)
 			}
 		}
 	}
 }
 
-// TestTheUnitIsOne has systemd read the unit, where there is a systemd, and looks
-// at its lines in any case.
-func TestTheUnitIsOne(t *testing.T) {
+// TestSystemdUnit_Parses checks the lines of the unit, and runs systemd-analyze if
+// the machine has it.
+func TestSystemdUnit_Parses(t *testing.T) {
 	text := string(exampleFile(t, "systemd/vault-agent-influxdb.service"))
 	line := regexp.MustCompile(`^(|#.*|\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=\S.*)$`)
 	for l := range strings.Lines(text) {
 		if !line.MatchString(strings.TrimSuffix(l, "\n")) {
-			t.Errorf("this is no line of a unit: %s", l)
+			t.Errorf("this is not a line of a unit: %s", l)
 		}
 	}
 	analyze, err := exec.LookPath("systemd-analyze")

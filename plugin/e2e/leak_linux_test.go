@@ -19,15 +19,15 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestNoSecretStandsWhereItMustNot has an engine do all that it can, well and
-// badly, and looks for every secret that there ever was: in what Vault answered
-// except where it hands a token out, in its logs at trace level, its audit log
-// and its storage, and in the arguments and the environment of every program
-// that the plugin has run. Profiles must have been in memory, and must be gone.
+// TestSecrets_AppearNowhere uses all operations of the engine, with and without
+// faults, and then searches for every secret that existed: in the answers of
+// Vault except credentials, in its log at trace level, its audit log and its
+// storage, and in the arguments and the environment of every program that the
+// plugin has run. Profiles must have been in memory, and must be deleted.
 //
-// Events are looked at by the engine's own tests: Vault's Community edition lets
-// nobody subscribe to them.
-func TestNoSecretStandsWhereItMustNot(t *testing.T) {
+// The tests of the engine check events, because nobody can subscribe to them in
+// the Community edition of Vault.
+func TestSecrets_AppearNowhere(t *testing.T) {
 	t.Parallel()
 	h := newHunt(t)
 	h.live(t)
@@ -44,7 +44,7 @@ func TestNoSecretStandsWhereItMustNot(t *testing.T) {
 	h.mustHaveNoneInStorage(t)
 }
 
-// A hunt is a mount, and what it has shown to others.
+// A hunt is a stage and what others could see of it.
 type hunt struct {
 	*stage
 	secrets []string
@@ -65,8 +65,8 @@ func newHunt(t *testing.T) *hunt {
 	return h
 }
 
-// ask sends a request to the mount and keeps what is answered, unless that is a
-// token.
+// ask sends a request to the mount and keeps the answer, unless it is a credential.
+// It reports whether the request succeeded.
 func (h *hunt) ask(t *testing.T, method, path string, data map[string]any) (ok bool) {
 	t.Helper()
 	var answer json.RawMessage
@@ -81,7 +81,7 @@ func (h *hunt) ask(t *testing.T, method, path string, data map[string]any) (ok b
 	return true
 }
 
-// must fails the test unless it is so that the request succeeds.
+// must ends the test unless the request succeeds or fails as wanted.
 func (h *hunt) must(t *testing.T, want bool, method, path string, data map[string]any) {
 	t.Helper()
 	if h.ask(t, method, path, data) != want {
@@ -89,7 +89,7 @@ func (h *hunt) must(t *testing.T, want bool, method, path string, data map[strin
 	}
 }
 
-// live is a life without faults.
+// live uses the mount without faults.
 func (h *hunt) live(t *testing.T) {
 	slow := simulator.Fault{Latency: simulator.Duration(200 * time.Millisecond)}
 	h.cluster.SetFaults(simulator.Faults{Any: slow}) // to be seen in
@@ -110,7 +110,7 @@ func (h *hunt) live(t *testing.T) {
 	h.must(t, true, "PUT", "tidy", map[string]any{"dry_run": false})
 }
 
-// misfortunes are what callers, the CLI and the cluster do wrong.
+// misfortunes makes callers, the CLI and the cluster do wrong things.
 func (h *hunt) misfortunes(t *testing.T) {
 	const wrong, key = "M.V1.wrongWRONGwrong0123456789wrongWRONGwrong", "-----BEGIN PRIVATE KEY-----\nkeyKEYkey0123456789keyKEYkey0123456789\n-----END PRIVATE KEY-----"
 	h.secrets = append(h.secrets, wrong, key)
@@ -148,7 +148,7 @@ func (h *hunt) misfortunes(t *testing.T) {
 	h.cluster.SetFaults(simulator.Faults{})
 }
 
-// databases goes through the life of a database token.
+// databases issues and revokes a database token.
 func (h *hunt) databases(t *testing.T) {
 	web := httptest.NewServer(h.cluster)
 	t.Cleanup(web.Close)
@@ -167,7 +167,8 @@ func (h *hunt) databases(t *testing.T) {
 	h.cluster.SetFaults(simulator.Faults{})
 }
 
-// watchProcesses looks at whatever the plugin runs.
+// watchProcesses records the arguments and the environment of all processes that
+// the plugin runs.
 func (h *hunt) watchProcesses(ctx context.Context) {
 	for vaulttest.Wait(ctx, 10*time.Millisecond) {
 		plugins, _ := h.PluginProcesses()
@@ -191,7 +192,7 @@ func (h *hunt) mustHaveNone(t *testing.T, where, text string) {
 	}
 }
 
-// mustHaveNoneInProcesses looks at what was seen of processes.
+// mustHaveNoneInProcesses searches what watchProcesses has recorded.
 func (h *hunt) mustHaveNoneInProcesses(t *testing.T) {
 	t.Helper()
 	verbs := map[string]int{}
@@ -215,11 +216,11 @@ func (h *hunt) mustHaveNoneInProcesses(t *testing.T) {
 		}
 	}
 	if len(verbs) < 3 {
-		t.Errorf("not every verb was seen: %v", verbs)
+		t.Errorf("not every command was seen: %v", verbs)
 	}
 }
 
-// mustHaveNoneInStorage looks at the files of the server.
+// mustHaveNoneInStorage searches the files of the server's storage.
 func (h *hunt) mustHaveNoneInStorage(t *testing.T) {
 	t.Helper()
 	size := 0
@@ -233,6 +234,6 @@ func (h *hunt) mustHaveNoneInStorage(t *testing.T) {
 		return err
 	}))
 	if size < 10_000 {
-		t.Errorf("the storage has %d bytes only", size)
+		t.Errorf("the storage has only %d bytes", size)
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestStatusBecomesPrometheusText runs the script on a mount that is well, on
-// one whose cluster and program are not, and on one that is not there.
-func TestStatusBecomesPrometheusText(t *testing.T) {
+// TestPrometheusScript_ShowsStatus runs the script on a healthy mount, on mounts
+// with an outage and without influxctl, and on one that does not exist.
+func TestPrometheusScript_ShowsStatus(t *testing.T) {
 	t.Parallel()
 	s := vaulttest.Start(t)
 	well, ill := newStage(t, s, "well"), newStage(t, s, "ill")
@@ -29,7 +29,7 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 	ill.cluster.SetFaults(simulator.Faults{Outage: true})
 	for _, token := range ill.alive() {
 		if err := s.Call(t.Context(), "DELETE", "ill/tokens/"+accessorOf(token), nil, nil); err == nil {
-			t.Fatal("a token is revoked in an outage")
+			t.Fatal("a token was revoked in an outage")
 		}
 	}
 	must(t, s.Register(t.Context(), "bare", "INFLUXCTL_PATH=/nowhere/influxctl"))
@@ -58,27 +58,27 @@ func TestStatusBecomesPrometheusText(t *testing.T) {
 	for _, watched := range firstColumn(t, "../../docs/operations.md", "watch") {
 		name, _, _ := strings.Cut(watched, "{")
 		if !slices.Contains(text, "# TYPE "+name+" gauge") {
-			t.Errorf("docs/operations.md says to watch %s, which is not there", name)
+			t.Errorf("docs/operations.md says to watch %s, which the script does not print", name)
 		}
 	}
 	if recent := regexp.MustCompile(`(?m)^influxdb_secrets_last_success_timestamp_seconds\{mount="well"\} 1[789]\d{8}$`); !recent.MatchString(strings.Join(text, "\n")) {
-		t.Errorf("the last success is not told in seconds since 1970:\n%s", strings.Join(text, "\n"))
+		t.Errorf("the last success is not in seconds since 1970:\n%s", strings.Join(text, "\n"))
 	}
 }
 
-// checkPrometheusText reads the lines as Prometheus would.
+// checkPrometheusText checks the syntax of the lines.
 func checkPrometheusText(t *testing.T, text []string) {
 	t.Helper()
 	sample := regexp.MustCompile(`^influxdb_secrets_[a-z_]+\{mount="[a-z]+"(,state="[a-z]+")?\} \d+$`)
 	comment := regexp.MustCompile(`^# (HELP influxdb_secrets_[a-z_]+ .+\.|TYPE influxdb_secrets_[a-z_]+ gauge)$`)
 	for _, line := range text {
 		if !sample.MatchString(line) && !comment.MatchString(line) {
-			t.Errorf("this is no line of Prometheus text: %q", line)
+			t.Errorf("this is not a line of Prometheus text: %q", line)
 		}
 	}
 }
 
-// prometheusText runs the script, and returns the lines that it prints.
+// prometheusText runs the script and returns the lines that it prints.
 func prometheusText(t *testing.T, s *vaulttest.Server, mounts ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "../../scripts/status-to-prometheus.sh", mounts...)
@@ -89,9 +89,9 @@ func prometheusText(t *testing.T, s *vaulttest.Server, mounts ...string) []strin
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
 
-// TestTheTablesOfLinesAndEventsAreComplete compares the tables of operations.md
-// with what the engine's code logs at warn and error, and with its events.
-func TestTheTablesOfLinesAndEventsAreComplete(t *testing.T) {
+// TestDocs_ListAllLogLinesAndEvents compares the tables of operations.md with the
+// lines that the engine logs at warn and error, and with its events.
+func TestDocs_ListAllLogLinesAndEvents(t *testing.T) {
 	code := engineCode(t)
 	for _, c := range []struct {
 		table, pattern, prefix string
@@ -110,7 +110,7 @@ func TestTheTablesOfLinesAndEventsAreComplete(t *testing.T) {
 	}
 }
 
-// engineCode is all of the engine's code.
+// engineCode returns the source of the engine.
 func engineCode(t *testing.T) string {
 	t.Helper()
 	files, err := filepath.Glob("../../backend/*.go")
@@ -126,8 +126,8 @@ func engineCode(t *testing.T) string {
 	return code.String()
 }
 
-// firstColumn returns, sorted, whatever stands in `…` in the first column of the
-// tables of a page that begin with a heading.
+// firstColumn returns, sorted, the words in `…` in the first column of the tables
+// of a page whose first heading is the given one.
 func firstColumn(t *testing.T, page, heading string) (words []string) {
 	t.Helper()
 	text, err := os.ReadFile(page)

@@ -10,7 +10,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// Who the example policies are for.
+// The names of the example policies.
 var (
 	operator    = []string{"operator"}
 	application = []string{"application"}
@@ -18,15 +18,15 @@ var (
 	noPolicy    = []string(nil)
 )
 
-// An attempt is a request, and by whose policies it is allowed. Lease stands for
-// the id of a living lease of the application's role.
+// An attempt is a request and the policies that allow it. LEASE stands for the ID
+// of a valid lease of the application's role.
 type attempt struct {
 	method, path string
 	body         map[string]any
 	allowed      []string
 }
 
-const livingLease = "LEASE"
+const validLease = "LEASE"
 
 var attempts = []attempt{
 	{"GET", "config", nil, lookers},
@@ -41,27 +41,33 @@ var attempts = []attempt{
 	{"GET", "creds/telegraf", nil, application},
 	{"POST", "creds/telegraf", map[string]any{"ttl": "10m"}, application},
 	{"GET", "creds/other", nil, noPolicy},
+	{"LIST", "static-roles", nil, lookers},
+	{"GET", "static-roles/other", nil, lookers},
+	{"POST", "static-roles/other", map[string]any{"rotation_period": "2h"}, operator},
+	{"GET", "static-creds/other", nil, noPolicy},
+	{"POST", "/sys/leases/revoke-prefix/influxdb", nil, operator},
 	{"LIST", "tokens", nil, lookers},
-	{"GET", "tokens/NONCE", nil, lookers},
-	{"DELETE", "tokens/NONCE", nil, operator},
+	{"GET", "tokens/ACCESSOR", nil, lookers},
+	{"DELETE", "tokens/ACCESSOR", nil, operator},
 	{"POST", "tidy", nil, operator},
 	{"GET", "status", nil, lookers},
-	{"POST", "/sys/leases/renew", map[string]any{"lease_id": livingLease}, []string{"operator", "application", "auditor"}}, // as Vault's default policy has it
-	{"POST", "/sys/leases/revoke", map[string]any{"lease_id": livingLease}, application},
-	{"POST", "/sys/leases/revoke/" + livingLease, nil, application},
+	{"POST", "/sys/leases/renew", map[string]any{"lease_id": validLease}, []string{"operator", "application", "auditor"}}, // as Vault's default policy has it
+	{"POST", "/sys/leases/revoke", map[string]any{"lease_id": validLease}, application},
+	{"POST", "/sys/leases/revoke/" + validLease, nil, application},
 	{"POST", "/sys/leases/revoke-prefix/influxdb/creds/telegraf", nil, operator},
 	{"POST", "/sys/mounts/influxdb/tune", map[string]any{"max_lease_ttl": "1h"}, noPolicy},
 	{"DELETE", "config?force=true", nil, operator}, // last
 }
 
-// TestTheExamplePoliciesHold tries every operation of the engine with each of
-// the example policies: what a policy allows works, and all else is a 403.
-func TestTheExamplePoliciesHold(t *testing.T) {
+// TestPolicies_AllowWhatTheySay tries every operation of the engine with each of
+// the example policies. What a policy allows must work; all else must be a 403.
+func TestPolicies_AllowWhatTheySay(t *testing.T) {
 	t.Parallel()
 	s := vaulttest.Start(t)
 	st := newStage(t, s, "influxdb")
 	st.write(t, "roles/telegraf", map[string]any{"ttl": "1h", "max_ttl": "2h"})
 	st.write(t, "roles/other", map[string]any{"ttl": "1h"})
+	st.write(t, "static-roles/other", map[string]any{"read_databases": "metrics", "rotation_period": "1h", "defer_initial_creds": true})
 	for _, policy := range []string{"auditor", "application", "operator"} {
 		person := newPerson(t, s, policy)
 		for _, a := range attempts {
@@ -70,8 +76,8 @@ func TestTheExamplePoliciesHold(t *testing.T) {
 	}
 }
 
-// newPerson is the server as it is met with a token of an example policy, which
-// is loaded as it stands.
+// newPerson loads an example policy and returns the server with a Vault token that
+// has only this policy.
 func newPerson(t *testing.T, s *vaulttest.Server, policy string) *vaulttest.Server {
 	t.Helper()
 	text, err := os.ReadFile("../../examples/policies/" + policy + ".hcl")
@@ -86,8 +92,7 @@ func newPerson(t *testing.T, s *vaulttest.Server, policy string) *vaulttest.Serv
 	return s.As(made.Auth.Token)
 }
 
-// by makes the attempt, and holds the answer against what the policy should
-// allow.
+// by makes the attempt and compares the answer with what the policy should allow.
 func (a attempt) by(t *testing.T, st *stage, person *vaulttest.Server, allowed bool, policy string) {
 	t.Helper()
 	held, err := st.read(t.Context(), "telegraf", "")
@@ -96,7 +101,7 @@ func (a attempt) by(t *testing.T, st *stage, person *vaulttest.Server, allowed b
 	if !ok {
 		t.Fatal("the cluster does not know the token")
 	}
-	if a.body["lease_id"] == livingLease {
+	if a.body["lease_id"] == validLease {
 		a.body = map[string]any{"lease_id": held.Lease}
 	}
 	err = person.Call(t.Context(), a.method, a.place(accessorOf(token), held.Lease), a.body, nil)
@@ -108,10 +113,10 @@ func (a attempt) by(t *testing.T, st *stage, person *vaulttest.Server, allowed b
 	}
 }
 
-// place is the path of the attempt, below the mount unless it begins with a
-// slash. NONCE stands for that of the living lease's token.
-func (a attempt) place(nonce, lease string) string {
-	path := strings.NewReplacer("NONCE", nonce, livingLease, lease).Replace(a.path)
+// place returns the path of the attempt, below the mount unless it begins with a
+// slash. ACCESSOR stands for that of the token of the lease.
+func (a attempt) place(accessor, lease string) string {
+	path := strings.NewReplacer("ACCESSOR", accessor, validLease, lease).Replace(a.path)
 	if whole, ok := strings.CutPrefix(path, "/"); ok {
 		return whole
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
-// TestAReleaseIsItsCommit builds a release of this tree twice, in two folders,
-// of which the second starts with no build cache: the files are the same to the
-// byte, the checksum among them is what Vault registers the plugin by, and Vault
-// lists it under the version of the tag.
-func TestAReleaseIsItsCommit(t *testing.T) {
+// TestRelease_IsReproducible builds a release of this tree twice, in two folders,
+// the second time without a build cache. All files must be identical, Vault must
+// accept the plugin with the checksum of the release, and list it under the
+// version of the tag.
+func TestRelease_IsReproducible(t *testing.T) {
 	t.Parallel()
 	one := newClone(t)
 	other := &clone{dir: t.TempDir(), env: append(slices.Clone(one.env), "GOCACHE="+t.TempDir())}
@@ -31,7 +31,7 @@ func TestAReleaseIsItsCommit(t *testing.T) {
 		}
 		for _, folder := range append(strings.Fields(string(goes)), one.dir) {
 			if bytes.Contains(first[name], []byte(folder)) {
-				t.Errorf("%s tells that it was built with %s", name, folder)
+				t.Errorf("%s contains the path of the build %s", name, folder)
 			}
 		}
 	}
@@ -49,8 +49,8 @@ func TestAReleaseIsItsCommit(t *testing.T) {
 	serves(t, s, binary, sumOf(t, string(first[want[2]]), binary), "v1.2.3")
 }
 
-// serves registers a plugin by a checksum, and looks at the version it is listed
-// under.
+// serves registers a plugin with a checksum and checks the version that Vault
+// lists.
 func serves(t *testing.T, s *vaulttest.Server, command, sum, version string) {
 	t.Helper()
 	must(t, s.Call(t.Context(), "PUT", "sys/plugins/catalog/secret/released", map[string]any{"command": command, "sha256": sum}, nil))
@@ -70,7 +70,7 @@ func serves(t *testing.T, s *vaulttest.Server, command, sum, version string) {
 	t.Errorf("not listed:\n%s", list)
 }
 
-// sumOf is the checksum of a file in a list of them.
+// sumOf returns the checksum of a file in a SHA256SUMS file.
 func sumOf(t *testing.T, sums, name string) string {
 	t.Helper()
 	for line := range strings.Lines(sums) {
@@ -82,8 +82,9 @@ func sumOf(t *testing.T, sums, name string) string {
 	return ""
 }
 
-// TestAReleaseNeedsATag refuses to build what nobody could build again.
-func TestAReleaseNeedsATag(t *testing.T) {
+// TestRelease_NeedsATaggedCommit checks that a release is refused when it could
+// not be built again from a tag.
+func TestRelease_NeedsATaggedCommit(t *testing.T) {
 	t.Parallel()
 	c := newClone(t)
 	for _, step := range []struct {
@@ -100,13 +101,13 @@ func TestAReleaseNeedsATag(t *testing.T) {
 			t.Errorf("said %q, want %q", out, step.want)
 		}
 		if _, err := os.Stat(filepath.Join(c.dir, "dist")); err == nil {
-			t.Error("there is a dist/ all the same")
+			t.Error("dist/ was written")
 		}
 	}
 }
 
-// A clone is this tree, changes that are not committed and all, as the one commit
-// of a repository of its own, tagged v1.2.3.
+// A clone is a repository with one commit, tagged v1.2.3, that holds this tree with
+// all changes that are not committed.
 type clone struct {
 	dir string
 	env []string
@@ -154,7 +155,7 @@ func (c *clone) git(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// release builds for this machine's platform, and reads what came of it.
+// release builds a release for this platform and returns its files.
 func (c *clone) release(t *testing.T) map[string][]byte {
 	t.Helper()
 	out, err := c.command(t, "go", "run", "./scripts/release", runtime.GOOS+"/"+runtime.GOARCH).CombinedOutput()

@@ -10,10 +10,17 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
 )
 
-// maxBatch is the largest number of tokens that one run revokes.
-const maxBatch = 50
+const (
+	// maxBatch is the largest number of tokens that one run revokes.
+	maxBatch = 50
 
-// queues revoke tokens in batches: while one batch of a cluster is revoked, other
+	// batchesAtOnce is the number of batches of one cluster at the same time. A
+	// second one begins only when it is full, so that the number of runs does not
+	// grow.
+	batchesAtOnce = 2
+)
+
+// queues revoke tokens in batches: while batches of a cluster are revoked, other
 // IDs wait, and the next batch takes them. A queue exists only while its cluster
 // has IDs to revoke, and holds only IDs that a caller waits for.
 type queues struct {
@@ -25,9 +32,10 @@ type queues struct {
 	byCluster map[issuer.Cluster]*queue
 }
 
-// A queue holds the IDs to revoke on one cluster. One goroutine works on it until
-// it is empty.
+// A queue holds the IDs to revoke on one cluster. At least one goroutine works on
+// it until it is empty.
 type queue struct {
+	workers int // goroutines
 	waiting []*revocation
 	byID    map[string]*revocation // that a caller can join: waiting, or in a batch
 }
@@ -92,8 +100,11 @@ func (q *queues) join(c issuer.Cluster, ids []string) []*revocation {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var joined []*revocation
+	if len(ids) == 0 {
+		return nil
+	}
+	work := q.queue(c)
 	for _, id := range ids {
-		work := q.queue(c)
 		r := work.byID[id]
 		if r == nil {
 			r = &revocation{id: id, done: make(chan struct{})}
@@ -105,11 +116,15 @@ func (q *queues) join(c issuer.Cluster, ids []string) []*revocation {
 			joined = append(joined, r)
 		}
 	}
+	for work.workers == 0 || work.workers < batchesAtOnce && len(work.waiting) >= maxBatch*(work.workers+1) {
+		work.workers++
+		go q.work(c, work)
+	}
 	return joined
 }
 
-// queue returns the queue of a cluster, and starts a goroutine for a new one. The
-// caller holds mu.
+// queue returns the queue of a cluster, a new one if there is none. The caller
+// holds mu.
 func (q *queues) queue(c issuer.Cluster) *queue {
 	if work := q.byCluster[c]; work != nil {
 		return work
@@ -119,7 +134,6 @@ func (q *queues) queue(c issuer.Cluster) *queue {
 	}
 	work := &queue{byID: map[string]*revocation{}}
 	q.byCluster[c] = work
-	go q.work(c, work)
 	return work
 }
 
@@ -155,7 +169,8 @@ func (w *queue) forget(r *revocation) {
 	}
 }
 
-// work revokes batches until the queue is empty.
+// work revokes batches until the queue is empty, or until another goroutine can
+// take what is left in one batch.
 func (q *queues) work(c issuer.Cluster, work *queue) {
 	for {
 		ctx, b := q.take(c, work)
@@ -170,13 +185,15 @@ func (q *queues) work(c issuer.Cluster, work *queue) {
 	}
 }
 
-// take makes a batch of the IDs that have waited longest, or deletes an empty
-// queue.
+// take makes a batch of the IDs that have waited longest. It returns nil if the
+// goroutine must end, and deletes the queue with the last one.
 func (q *queues) take(c issuer.Cluster, work *queue) (context.Context, *batch) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(work.waiting) == 0 {
-		delete(q.byCluster, c)
+	if len(work.waiting) == 0 || work.workers > 1 && len(work.waiting) < maxBatch {
+		if work.workers--; work.workers == 0 {
+			delete(q.byCluster, c)
+		}
 		return nil, nil
 	}
 	n := min(len(work.waiting), maxBatch)

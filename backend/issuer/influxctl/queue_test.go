@@ -204,3 +204,27 @@ func TestQueues_BatchEndsWithItsLastCaller(t *testing.T) {
 		}
 	})
 }
+
+// Two full batches run at the same time, and a batch that is not full waits for
+// them: 220 IDs need five runs, as with one batch at a time, in half the time.
+func TestQueues_RunTwoFullBatchesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder(nil)
+		ids := make([]string, 4*maxBatch+20)
+		for i := range ids {
+			ids[i] = fmt.Sprint(i)
+		}
+		began := time.Now()
+		if failed := r.revoke(t.Context(), clusterA, ids); len(failed) > 0 {
+			t.Errorf("%v", failed)
+		}
+		took := time.Since(began)
+		synctest.Wait() // for the goroutines of the queue
+		if took != 3*time.Second || len(r.batches) != 5 {
+			t.Errorf("%s, %d runs", took, len(r.batches))
+		}
+		if len(r.byCluster) != 0 {
+			t.Error("the queue was not deleted")
+		}
+	})
+}
