@@ -152,7 +152,7 @@ func (b *backend) advanceStatic(ctx context.Context, s logical.Storage, name str
 // nextStatic stages, proves or replaces tokens, as far as it is time to.
 func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds) (staticCreds, error) {
 	now := b.now()
-	if creds.Next != nil && creds.Next.Fingerprint != c.Fingerprint {
+	if creds.Next != nil && !creds.Next.usableWith(c) {
 		creds.Next = nil
 	}
 	problem, err := b.problemOf(ctx, s, c, creds.Current)
@@ -354,7 +354,7 @@ func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r 
 			record.Deadline = expires
 			creds.Next = &staticToken{
 				Accessor: record.Accessor, TokenID: token.ID, Token: token.Secret, TokenType: r.tokenType(), Read: r.Read, Write: r.Write,
-				Description: record.Description, Fingerprint: c.Fingerprint, Address: c.address(),
+				Description: record.Description, Fingerprint: c.Fingerprint, Address: c.address(), Place: c.placeDigest(),
 				SwitchAt: switchAt, NextAt: b.plan(r, switchAt, expires), ExpiresAt: expires,
 			}
 			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
@@ -566,7 +566,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, r staticR
 	if err != nil {
 		return creds, err
 	}
-	if creds.Next != nil && creds.Next.Fingerprint != c.Fingerprint {
+	if creds.Next != nil && !creds.Next.usableWith(c) {
 		creds.Next = nil
 	}
 	now := floorSecond(b.now())
