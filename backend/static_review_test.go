@@ -29,3 +29,21 @@ func TestStaticRole_StagedTokenIsNeverSentToANewPlace(t *testing.T) {
 		})
 	}
 }
+
+// The tokens of a cluster that the mount has left do not count against the limit of
+// a static role: the role gets a token of the new cluster at the next tick.
+func TestStaticRole_TokensOfAnotherClusterDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.configure()
+		e.write("static-roles/fleet", map[string]any{"token_type": "management", "rotation_period": "24h"})
+		e.write("rotate-role/fleet", nil)
+		e.write("rotate-role/fleet", nil)
+		other, move := e.otherCluster()
+		e.write("config", with(move, "force", true))
+		e.pass(3 * time.Minute)
+		if !other.Alive(e.staticSecret()) {
+			t.Errorf("the role has no token on the new cluster: %v", e.read("static-roles/fleet").Data["last_failure"])
+		}
+	})
+}

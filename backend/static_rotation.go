@@ -339,7 +339,7 @@ func (b *backend) stage(ctx context.Context, s logical.Storage, c config, r stat
 
 // stageWith is stage, with an act that must succeed too before the token is held.
 func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds, switchAt time.Time, also func(context.Context) error) (staticCreds, error) {
-	if n := b.validAtMost(r); n >= maxStaticTokens {
+	if n := b.validAtMost(r, c.Fingerprint); n >= maxStaticTokens {
 		return creds, fmt.Errorf("%s of the role may still be valid; the next one is issued when one of them is revoked", plural(n, "token"))
 	}
 	switchAt = later(switchAt, floorSecond(b.now()))
@@ -374,11 +374,11 @@ func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r 
 // maxStaticTokens is the largest number of valid tokens of a static role.
 const maxStaticTokens = 3
 
-// validAtMost returns how many tokens of the role may be valid. Those that a list
-// did not show are not counted.
-func (b *backend) validAtMost(r staticRole) (n int) {
+// validAtMost returns how many tokens of the role may be valid on a cluster. Those
+// that a list did not show, and those that have expired, are not counted.
+func (b *backend) validAtMost(r staticRole, fingerprint string) (n int) {
 	for _, e := range b.ledger.OfRole(r.ledgerRole()) {
-		if !e.Absent {
+		if e.Fingerprint == fingerprint && !e.Absent && b.now().Before(e.ExpiresAt.Add(expiryMargin)) {
 			n++
 		}
 	}
