@@ -161,6 +161,9 @@ func (b *backend) putStaticRole(ctx context.Context, s logical.Storage, r static
 // token can be issued, nothing is stored.
 func (b *backend) createStatic(ctx context.Context, s logical.Storage, r staticRole) (warning string, err error) {
 	c, err := loadConfig(ctx, s)
+	if err == nil {
+		err = b.ledger.LoadRole(ctx, s, r.ledgerRole())
+	}
 	if err != nil {
 		return "", err
 	}

@@ -47,3 +47,41 @@ func TestStaticRole_TokensOfAnotherClusterDoNotCount(t *testing.T) {
 		}
 	})
 }
+
+// A restart between the change of the token and the first tick does not shorten the
+// grace period, whatever is written to the role meanwhile.
+func TestStaticRole_WriteAfterARestartKeepsTheGracePeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"rotation_period": "2h", "rotation_grace_period": "30m"})
+		first := e.staticSecret()
+		e.tick()
+		switchAt := e.nextChange()
+		for e.clock.Now().Before(switchAt.Add(-90 * time.Second)) {
+			e.pass(time.Minute)
+		}
+		e.clock.advance(3 * time.Minute) // the token changes while no worker runs
+		if e.staticSecret() == first {
+			t.Fatal("the token did not change")
+		}
+		e.restart()
+		e.write("static-roles/fleet", map[string]any{"description": "another text"})
+		e.pass(5 * time.Minute)
+		if !e.data.Alive(first) {
+			t.Error("the previous token was revoked during its grace period")
+		}
+		e.pass(40 * time.Minute)
+		if e.data.Alive(first) {
+			t.Error("the previous token is valid after its grace period")
+		}
+	})
+}
+
+// nextChange is the time of the next change that a read announces.
+func (e *engine) nextChange() time.Time {
+	e.t.Helper()
+	at, err := time.Parse(time.RFC3339, e.readStatic().Data["next_vault_rotation"].(string))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return at
+}

@@ -224,8 +224,11 @@ func (b *backend) isGone(ctx context.Context, s logical.Storage, accessor string
 }
 
 // reconcile makes the entry of a static role agree with the time, the role and the
-// ledger, and returns it.
+// ledger, and returns it. The caller holds the lock of the role.
 func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole) (staticCreds, error) {
+	if err := b.ledger.LoadRole(ctx, s, r.ledgerRole()); err != nil {
+		return staticCreds{}, err
+	}
 	creds, err := loadStaticCreds(ctx, s, r.Name)
 	if err != nil {
 		return creds, err
