@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // A staged management token has the rights of the root credential. It is not sent
@@ -84,4 +86,49 @@ func (e *engine) nextChange() time.Time {
 		e.t.Fatal(err)
 	}
 	return at
+}
+
+// A write that failed half-way is repeated. The repetition has the effect that the
+// write would have had.
+func TestStaticRole_RepeatedWriteTakesEffect(t *testing.T) {
+	for name, change := range map[string]map[string]any{
+		"the period":          {"rotation_period": "1h"},
+		"automation is on":    {"disable_automated_rotation": false},
+		"automation is off":   {"disable_automated_rotation": true},
+		"the grace period":    {"rotation_grace_period": "1h"},
+		"a staged token goes": {"description": "another text"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for n, struck := 1, true; struck; n++ {
+				synctest.Test(t, func(t *testing.T) {
+					role := map[string]any{"rotation_period": "24h", "token_ttl": "72h"}
+					if name == "automation is on" {
+						role["disable_automated_rotation"] = true
+					}
+					e := shared(t, role)
+					e.tick()
+					s := &stepFailure{mode: notDone, n: n}
+					e.storage.setFault(func(when string, op logical.Operation, _ string) error {
+						if op != updateOp {
+							return nil
+						}
+						return s.at(when)
+					})
+					e.tryWrite("static-roles/fleet", change)
+					e.storage.setFault(nil)
+					struck = s.hasHappened()
+					e.tryWrite("static-roles/fleet", change)
+					e.pass(2 * time.Minute)
+					planned := e.readStatic().Data["next_vault_rotation"]
+					off := name == "automation is off"
+					if (planned == nil) != off {
+						t.Fatalf("write %d failed: the next change is planned for %v", n, planned)
+					}
+					if name == "the period" && e.nextChange().After(e.clock.Now().Add(2*time.Hour)) {
+						t.Fatalf("write %d failed: the next change is planned for %v", n, planned)
+					}
+				})
+			}
+		})
+	}
 }

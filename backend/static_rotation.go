@@ -236,6 +236,14 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 	if creds, err = b.promote(ctx, s, r, creds); err != nil {
 		return creds, err
 	}
+	if current := creds.Current; current != nil && current.NextAt.IsZero() != r.Disabled { // a write of the role was not completed
+		planned := *current
+		planned.NextAt = b.planFrom(r, planned)
+		creds.Current = &planned
+		if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+			return creds, err
+		}
+	}
 	if next := creds.Next; next != nil {
 		gone, err := b.isGone(ctx, s, next.Accessor)
 		if err != nil {
