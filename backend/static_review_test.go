@@ -132,3 +132,18 @@ func TestStaticRole_RepeatedWriteTakesEffect(t *testing.T) {
 		})
 	}
 }
+
+// tidy drops the record of a current token that was revoked on the cluster. The
+// role replaces the token all the same.
+func TestStaticRole_TokenRevokedOnTheClusterIsReplacedAfterATidy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"rotation_period": "720h"})
+		e.tick()
+		e.data.Kill(e.readStatic().Data["token_id"].(string))
+		e.write("tidy", map[string]any{"token_type": "database", "dry_run": false})
+		e.pass(3 * time.Minute)
+		if !e.data.Alive(e.staticSecret()) {
+			t.Error("readers get a revoked token")
+		}
+	})
+}
