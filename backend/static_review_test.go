@@ -147,3 +147,21 @@ func TestStaticRole_TokenRevokedOnTheClusterIsReplacedAfterATidy(t *testing.T) {
 		}
 	})
 }
+
+// A role without a token costs no reads: there is nothing to do until a request.
+func TestStaticRole_WithoutATokenIsNotReadAtEveryTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"defer_initial_creds": true})
+		e.pass(5 * time.Minute)
+		n := e.storage.count()
+		e.pass(5 * time.Minute)
+		if got := e.storage.count() - n; got != 0 {
+			t.Errorf("%d operations of the storage in five ticks", got)
+		}
+		e.write("rotate-role/fleet", nil)
+		e.pass(2 * time.Hour)
+		if !e.data.Alive(e.staticSecret()) {
+			t.Error("the token is refused")
+		}
+	})
+}

@@ -131,8 +131,12 @@ func (b *backend) advanceStatic(ctx context.Context, s logical.Storage, name str
 		return err
 	}
 	creds, err := b.reconcile(ctx, s, r)
-	if err != nil || creds.Current == nil && creds.Next == nil { // the first token is issued on request
+	if err != nil {
 		return err
+	}
+	if creds.Current == nil && creds.Next == nil { // the first token is issued on request
+		b.static.checkNext(name, creds.nextCheck(b.now()))
+		return nil
 	}
 	c, err := loadConfig(ctx, s)
 	if errors.Is(err, errNoConfig) {
