@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
 // A staged management token has the rights of the root credential. It is not sent
@@ -162,6 +164,31 @@ func TestStaticRole_WithoutATokenIsNotReadAtEveryTick(t *testing.T) {
 		e.pass(2 * time.Hour)
 		if !e.data.Alive(e.staticSecret()) {
 			t.Error("the token is refused")
+		}
+	})
+}
+
+// After a late change, the previous token stays valid until its grace period or its
+// own life is over, whichever comes first.
+func TestStaticRole_LateChangeKeepsThePreviousToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"rotation_period": "2h", "rotation_grace_period": "1h", "token_ttl": "3h"})
+		first := e.staticSecret()
+		expires, _ := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		e.tick()
+		e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+		for e.clock.Now().Before(expires.Add(-20 * time.Minute)) {
+			e.pass(time.Minute)
+		}
+		e.data.SetHook(nil)
+		e.pass(3 * time.Minute)
+		if e.staticSecret() == first {
+			t.Fatal("the token did not change")
+		}
+		e.write("static-roles/fleet", map[string]any{"description": "another text"}) // the worker looks at the role again
+		e.pass(3 * time.Minute)
+		if !e.data.Alive(first) {
+			t.Errorf("the previous token, which expires at %s, was revoked at %s", expires, e.clock.Now())
 		}
 	})
 }

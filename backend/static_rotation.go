@@ -281,6 +281,9 @@ func (b *backend) promote(ctx context.Context, s logical.Storage, r staticRole, 
 			continue
 		case previous != nil && e.Accessor == previous.Accessor:
 			at = next.SwitchAt.Add(r.grace())
+			if !at.Before(e.ExpiresAt) { // a deadline before the expiry marks a token that was retired
+				at = e.ExpiresAt.Add(-time.Second)
+			}
 		}
 		if err := b.retire(ctx, s, r.ledgerRole(), e.Accessor, at); err != nil {
 			return creds, err
