@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -157,6 +159,9 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledg
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue
+		}
+		if name, ok := strings.CutPrefix(e.Role, staticPrefix); ok {
+			b.static.checkNext(name, time.Time{}) // the token may be the current one, which must be replaced
 		}
 		n++
 	}
