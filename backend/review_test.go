@@ -1,0 +1,39 @@
+package backend_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+)
+
+// When a mount is disabled while the worker issues a token, the token is revoked
+// before the engine says that it is closed: Vault then ends the process and deletes
+// the ledger.
+func TestClean_WaitsForATokenThatIsBeingIssued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, nil)
+		e.tick()
+		e.clock.advance(59 * time.Minute) // the next token is due, jitter included
+		killed := false
+		e.data.SetHook(func(_ context.Context, step issuertest.Step) error {
+			switch {
+			case killed:
+				return errDown
+			case step == issuertest.AfterIssue:
+				e.system.TaintedVal = true
+				meanwhile(func() {
+					e.Cleanup(context.Background())
+					killed = true
+				})
+			}
+			return nil
+		})
+		e.tick()
+		if n := e.validStatic(); n != 0 {
+			t.Errorf("%d valid tokens of a disabled mount", n)
+		}
+	})
+}
