@@ -47,16 +47,16 @@ func (b *backend) clean(ctx context.Context) {
 
 // revokeRest revokes what a disabled mount still holds.
 func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
-	c, err := loadConfig(ctx, s)
-	if errors.Is(err, errNoConfig) {
-		return nil
-	}
-	if err != nil {
-		return err
+	c, missing := loadConfig(ctx, s)
+	if missing != nil && !errors.Is(missing, errNoConfig) {
+		return missing
 	}
 	r, underWay, err := findRotation(ctx, s)
 	if underWay && c.Root != r.Token {
 		err = b.cancelRotation(ctx, s, r)
+	}
+	if missing != nil {
+		return err // the other tokens cannot be revoked without a config
 	}
 	if failed := b.ledger.Load(ctx, s); failed != nil {
 		return errors.Join(err, failed)

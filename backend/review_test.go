@@ -37,3 +37,19 @@ func TestClean_WaitsForATokenThatIsBeingIssued(t *testing.T) {
 		}
 	})
 }
+
+// A mount is disabled after its config was deleted during a rotation. The new root
+// credential is revoked.
+func TestClean_RevokesTheNewRootOfARotationWithoutAConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		next := e.proving()
+		e.clock.advance(5 * time.Minute)
+		e.must(deleteOp, "config", map[string]any{"force": true})
+		e.system.TaintedVal = true
+		e.Cleanup(context.Background())
+		if e.accepted(next) {
+			t.Error("a root credential of a disabled mount is valid")
+		}
+	})
+}
