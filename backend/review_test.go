@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
@@ -50,6 +52,42 @@ func TestClean_RevokesTheNewRootOfARotationWithoutAConfig(t *testing.T) {
 		e.Cleanup(context.Background())
 		if e.accepted(next) {
 			t.Error("a root credential of a disabled mount is valid")
+		}
+	})
+}
+
+// A node that was paused while it compared the ledger with the cluster has lost the
+// leadership when it continues. It does not revoke the tokens that the new leader
+// has issued meanwhile.
+func TestTidy_PausedLeaderDoesNotRevokeTokensOfTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.tick()
+		old := e.Backend
+		var h *held
+		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step != issuertest.BeforeList {
+				return nil
+			}
+			e.cluster.SetHook(nil)
+			e.Backend = nil
+			e.restart() // the new leader
+			h = e.creds()
+			e.Backend = old
+			e.storage.setFault(func(when string, op logical.Operation, _ string) error {
+				if when == "before" && (op == updateOp || op == deleteOp) {
+					return logical.ErrReadOnly
+				}
+				return nil
+			})
+			return nil
+		})
+		e.tryWrite("tidy", map[string]any{"dry_run": false, "revoke_unknown": e.tag})
+		if h == nil {
+			t.Fatal("no token was issued meanwhile")
+		}
+		if !e.cluster.Alive(h.secret()) {
+			t.Error("a token under a valid lease was revoked")
 		}
 	})
 }
