@@ -91,3 +91,33 @@ func TestTidy_PausedLeaderDoesNotRevokeTokensOfTheNext(t *testing.T) {
 		}
 	})
 }
+
+// A token that could not be revoked while its cluster was not configured is revoked
+// soon after the cluster is configured again.
+func TestRevoke_SoonAfterTheClusterIsConfiguredAgain(t *testing.T) {
+	for _, deleted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := ready(t, map[string]any{"ttl": "24h"})
+			h := e.creds()
+			_, move := e.otherCluster()
+			if deleted {
+				e.must(deleteOp, "config", map[string]any{"force": true})
+			} else {
+				e.write("config", with(move, "force", true))
+			}
+			for range 4 {
+				_ = e.revoke(h)
+				e.pass(time.Minute)
+			}
+			if deleted {
+				e.configure()
+			} else {
+				e.write("config", with(e.home(), "force", true))
+			}
+			e.pass(5 * time.Minute)
+			if e.cluster.Alive(h.secret()) {
+				t.Errorf("config deleted %v: the token of a lease that ended is valid five minutes after its cluster is configured again", deleted)
+			}
+		})
+	}
+}
