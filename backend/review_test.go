@@ -121,3 +121,29 @@ func TestRevoke_SoonAfterTheClusterIsConfiguredAgain(t *testing.T) {
 		})
 	}
 }
+
+// A record that cannot be read any more delays no other record.
+func TestWorker_DamagedRecordDelaysNoOther(t *testing.T) {
+	for name, change := range map[string]func(string) string{"damaged": damaged, "of a newer version": ofANewerVersion} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "3h"})
+				e.creds()
+				e.clock.advance(time.Second)
+				h := e.creds()
+				e.tick()
+				first := e.ledger()[0]
+				for _, r := range e.ledger() {
+					if r.TokenID != h.id() {
+						first = r
+					}
+				}
+				e.edit(first.Key, change)
+				e.pass(20 * time.Minute)
+				if e.cluster.Alive(h.secret()) {
+					t.Error("another token outlived its lease")
+				}
+			})
+		})
+	}
+}
