@@ -298,7 +298,7 @@ func (b *backend) isLedgerToken(id string) bool {
 func (b *backend) retiredRoots() map[string]bool {
 	ids := map[string]bool{}
 	for _, e := range b.ledger.All() {
-		if e.Role == rootRole {
+		if e.Role == rootRole && e.TokenID != "" {
 			ids[e.TokenID] = true
 		}
 	}

@@ -147,3 +147,19 @@ func TestWorker_DamagedRecordDelaysNoOther(t *testing.T) {
 		})
 	}
 }
+
+// The answer to a rotation is lost. The operator can replace the root credential
+// although nothing is known about it.
+func TestConfig_RootReplacedAfterARotationWithALostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.tryWrite("config/rotate-root", nil)
+		e.cluster.SetHook(nil)
+		theirs := e.operatorsRoot()
+		status, text := e.tryWrite("config", map[string]any{"mgmt_token": theirs.Secret.Reveal(), "verify": false})
+		if status >= 400 {
+			t.Errorf("status %d: %s", status, text)
+		}
+	})
+}
