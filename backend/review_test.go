@@ -163,3 +163,60 @@ func TestConfig_RootReplacedAfterARotationWithALostAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A stale record of the root credential is dropped while a rotation stores the same
+// record. The replaced credential is revoked in the end, whatever comes first.
+func TestRotation_StaleRecordOfTheRootIsDroppedMeanwhile(t *testing.T) {
+	for n, more := 1, true; more && !t.Failed(); n++ {
+		synctest.Test(t, func(t *testing.T) {
+			e := ready(t, nil)
+			e.write("config/rotate-root", nil)
+			e.pass(5 * time.Minute)
+			old := e.rootID()
+			// A write of another root credential stores the record of the old one, and
+			// fails to store the config.
+			e.storage.setFault(func(when string, op logical.Operation, key string) error {
+				if when == "before" && op == updateOp && key == "config" {
+					return errSabotage
+				}
+				return nil
+			})
+			theirs := e.operatorsRoot()
+			e.tryWrite("config", map[string]any{"mgmt_token": theirs.Secret.Reveal()})
+			e.storage.setFault(nil)
+			e.cluster.Kill(theirs.ID)
+			if e.rootID() != old || len(e.records()) == 0 {
+				t.Fatal("there is no stale record")
+			}
+			e.clock.advance(5 * time.Minute)
+			goOn, rotated := make(chan struct{}), make(chan struct{})
+			e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+				if step == issuertest.AfterIssue {
+					<-goOn
+				}
+				return nil
+			})
+			go func() {
+				defer close(rotated)
+				e.tryWrite("config/rotate-root", nil)
+			}()
+			synctest.Wait() // the rotation waits for the answer of the cluster
+			i := e.interleave(n, func() {
+				close(goOn)
+				<-rotated
+			})
+			e.tick()
+			if more = i.end(); !more {
+				close(goOn)
+				<-rotated
+			}
+			e.pass(10 * time.Minute)
+			if e.rootID() == old {
+				t.Fatalf("at step %d: the root credential was not rotated", n)
+			}
+			if e.accepted(old) {
+				t.Fatalf("at step %d: the replaced root credential works and has no record: %v", n, e.ledger())
+			}
+		})
+	}
+}
