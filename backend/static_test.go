@@ -123,7 +123,7 @@ func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
 					mu.Lock()
 					failing = random.IntN(10) < 3
 					mu.Unlock()
-					e.pass(time.Minute)
+					e.passInSteps(3*time.Minute, 3*time.Minute)
 					if !e.clock.Now().Before(readAt) {
 						resp := e.readStatic()
 						if secret := issuer.NewSecret(resp.Data["token"].(string)); secret != held {
