@@ -213,7 +213,7 @@ func (b *backend) revokePrevious(ctx context.Context, s logical.Storage, r stati
 			continue
 		}
 		record, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(record *ledger.Record) error {
-			record.State, record.Deadline = ledger.Revoking, b.now()
+			b.revokeNow(record)
 			return nil
 		})
 		if err == nil {

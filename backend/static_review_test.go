@@ -220,3 +220,33 @@ func TestStaticRole_ProofAfterTheWindowDoesNotChangeTheToken(t *testing.T) {
 		}
 	})
 }
+
+// Requests whose outcome is unknown, and that have issued no token, do not stop the
+// changes of a role, also if the tokens of the role are revoked by force=true or one
+// by one.
+func TestStaticRole_LostRequestsDoNotStopItsChanges(t *testing.T) {
+	for _, deleted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := shared(t, nil)
+			e.tick()
+			for range 2 {
+				e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+				e.tryWrite("rotate-role/fleet", nil)
+				e.data.SetHook(nil)
+				if !deleted {
+					e.write("rotate-role/fleet", map[string]any{"force": true})
+					continue
+				}
+				for _, r := range e.ledger() {
+					e.try(deleteOp, "tokens/"+r.Accessor, nil)
+				}
+			}
+			for range 5 * 60 {
+				e.pass(time.Minute)
+				if !e.data.Alive(e.staticSecret()) {
+					t.Fatalf("deleted %v: the token is refused: %v", deleted, e.read("static-roles/fleet").Data["last_failure"])
+				}
+			}
+		})
+	}
+}
