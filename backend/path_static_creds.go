@@ -112,7 +112,7 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 		data["next_vault_rotation"], until = timestamp(next), next
 	}
 	ttl := ceilSeconds(until.Sub(now))
-	if !next.IsZero() && now.After(next) {
+	if !next.IsZero() && !now.Before(next) {
 		ttl = int(overdueTTL.Seconds())
 		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It stays in use until it expires at %s. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}

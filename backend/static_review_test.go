@@ -250,3 +250,37 @@ func TestStaticRole_LostRequestsDoNotStopItsChanges(t *testing.T) {
 		})
 	}
 }
+
+// A reader of a role whose automation is switched on shortly before its token
+// expires holds no expired token until it reads again.
+func TestStaticRole_AutomationSwitchedOnShortlyBeforeTheExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"disable_automated_rotation": true})
+		expires, err := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clock.advance(expires.Add(-3 * time.Minute).Sub(e.clock.Now()))
+		e.write("static-roles/fleet", map[string]any{"disable_automated_rotation": false})
+		answer := e.readStatic().Data
+		if again := e.clock.Now().Add(time.Duration(answer["ttl"].(int)) * time.Second); again.After(expires) {
+			t.Errorf("the token expires at %s, and the reader reads again at %s", expires, again)
+		}
+		e.pass(2 * time.Minute)
+		if e.readStatic().Data["accessor"] == answer["accessor"] {
+			t.Error("the token was not replaced before it expired")
+		}
+	})
+}
+
+// A read at the very moment of a change that is late does not answer a ttl of 0.
+func TestStaticCreds_TTLIsNeverZero(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, nil)
+		e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+		e.clock.advance(e.nextChange().Sub(e.clock.Now()))
+		if ttl := e.readStatic().Data["ttl"]; ttl != 60 {
+			t.Errorf("ttl %v", ttl)
+		}
+	})
+}
