@@ -3,6 +3,7 @@
 VERSION ?= v0.1.0-dev
 MODULE  := github.com/influxdb3-vault/vault-plugin-secrets-influxdb
 OUT     := .build
+PRODUCT := dedicated
 LDFLAGS := -s -w -X $(MODULE)/plugin.version=$(VERSION)
 
 # The tests in plugin/e2e need a Vault, and plugin/bench has benchmarks only.
@@ -15,8 +16,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
-dev: build ## a Vault, a simulated cluster and the plugin, with a tour of the engine; Ctrl-C ends it
-	@scripts/dev.sh $(OUT)
+dev: build ## start a Vault, a simulated InfluxDB (PRODUCT=dedicated, core, enterprise or cloud) and the plugin, and show what they do; Ctrl-C ends it
+	@scripts/dev.sh $(OUT) $(PRODUCT)
 
 .PHONY: build
 build: ## the plugin and the simulator, into .build/

@@ -40,7 +40,7 @@ const (
 
 var failureModes = []failureMode{crash, notDone, doneButErr}
 
-var errSabotage = errors.New("injected failure")
+var errInjected = errors.New("injected failure")
 
 // A stepFailure makes the nth step fail.
 type stepFailure struct {
@@ -62,7 +62,7 @@ func (f *stepFailure) at(when string) error {
 	}
 	if f.step == f.n && (f.mode == doneButErr) == (when == "after") || f.mode == crash && f.step > f.n {
 		f.happened = true
-		return errSabotage
+		return errInjected
 	}
 	return nil
 }

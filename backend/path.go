@@ -104,11 +104,11 @@ func writes(op logical.Operation) bool {
 // secretFields are the request fields that hold a secret.
 var secretFields = []string{"mgmt_token", "admin_token", "client_key"}
 
-// HandleRequest refuses secrets that are not strings before the framework sees
-// them. A field that is given twice is a list, and the error of the framework
-// would quote it in the answer and in Vault's logs.
+// HandleRequest refuses values of the wrong type before the framework sees them.
+// The error of the framework would quote a secret that is given twice, in the
+// answer and in Vault's logs, and would name functions of Go.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := checkSecretFields(req); err != nil {
+	if err := b.checkTypes(req); err != nil {
 		return nil, err
 	}
 	return b.Backend.HandleRequest(ctx, req)
@@ -117,10 +117,52 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // HandleExistenceCheck runs before HandleRequest. Vault answers its errors with
 // "internal error", so the refusal is left to HandleRequest.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	if checkSecretFields(req) != nil {
+	if b.checkTypes(req) != nil {
 		return true, true, nil
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// checkTypes checks the types of the fields of a request. A renewal and a revocation
+// have no fields: their data is the answer that issued the credential.
+func (b *backend) checkTypes(req *logical.Request) error {
+	if req.Operation == logical.RenewOperation || req.Operation == logical.RevokeOperation {
+		return nil
+	}
+	if err := checkSecretFields(req); err != nil {
+		return err
+	}
+	path := b.Route(req.Path)
+	if path == nil {
+		return nil
+	}
+	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
+	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
+		if path.Fields[name] == nil {
+			continue // see refuseUnknown
+		}
+		if _, _, err := d.GetOkErr(name); err != nil {
+			return badRequest("%s must be %s", name, nameOfType(path.Fields[name].Type))
+		}
+	}
+	return nil
+}
+
+// nameOfType describes the values of a type of field.
+func nameOfType(t framework.FieldType) string {
+	switch t {
+	case framework.TypeInt:
+		return "a whole number"
+	case framework.TypeBool:
+		return "true or false"
+	case framework.TypeDurationSecond:
+		return "a duration such as 30s, 10m or 24h, or a number of seconds; it must not be negative"
+	case framework.TypeCommaStringSlice:
+		return "a list of names, separated by commas"
+	case framework.TypeKVPairs:
+		return "a map: key=value, more than once if needed, or a JSON object of strings"
+	}
+	return "a string, given once"
 }
 
 func checkSecretFields(req *logical.Request) error {
@@ -132,6 +174,37 @@ func checkSecretFields(req *logical.Request) error {
 		}
 	}
 	return nil
+}
+
+// pathBadName answers requests whose path is that of an object with a name that no
+// object can have. Without it, Vault answers "unsupported path" without a reason.
+func (b *backend) pathBadName() *framework.Path {
+	refuse := &framework.PathOperation{
+		Unpublished: true,
+		Callback: func(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+			return nil, badRequest("%q is not a valid name: a name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _", shorten(d.Get("bad_name").(string)))
+		},
+	}
+	return &framework.Path{
+		Pattern: "(roles|creds|static-roles|static-creds|rotate-role|tokens)/(?P<bad_name>.+)",
+		Fields:  map[string]*framework.FieldSchema{"bad_name": {Type: framework.TypeString, Description: "The name."}},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: refuse, logical.UpdateOperation: refuse, logical.DeleteOperation: refuse,
+		},
+		HelpSynopsis:    "Not a valid name.",
+		HelpDescription: "A name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _.",
+	}
+}
+
+// keepIndents puts a line before help texts that begin with an indented example.
+// The framework removes space at the beginning of a text.
+func keepIndents(paths []*framework.Path) []*framework.Path {
+	for _, path := range paths {
+		if strings.HasPrefix(path.HelpDescription, "\n    ") {
+			path.HelpDescription = "Examples:\n" + path.HelpDescription
+		}
+	}
+	return paths
 }
 
 func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {

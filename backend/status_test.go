@@ -78,7 +78,7 @@ func TestStatus_LedgerThatCannotBeLoaded(t *testing.T) {
 			e.storage.setFault(func(when string, op logical.Operation, key string) error {
 				if when == "before" && len(key) >= 7 && key[:7] == "ledger/" {
 					if steps++; steps == n {
-						return errSabotage
+						return errInjected
 					}
 				}
 				return nil

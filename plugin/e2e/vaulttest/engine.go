@@ -15,6 +15,9 @@ const (
 	StateRevoking = "revoking"
 )
 
+// DetailedList is the path that lists the ledger with information about each token.
+const DetailedList = "tokens/detailed"
+
 // AccessorField is the name under which a record stores its accessor, and
 // DeadlineField the one under which it stores its deadline.
 const (

@@ -1,9 +1,9 @@
-// Command yardstick is the least that a secrets engine with leases can be. What
-// the real engine costs is measured beside it; it is part of no release.
+// Command yardstick is a minimal secrets engine with leases. The benchmarks compare
+// the real engine with it. It is not part of a release.
 //
-// A read of bare answers a UUID under a lease. A read of kept does so, too, but
-// stores a record before and completes it after, as the ledger does. A read of
-// revoked tells how many leases Vault has had revoked.
+// A read of bare answers a UUID under a lease. A read of kept does the same, but
+// stores a record before and changes it afterwards, as the ledger does. A read of
+// revoked answers how many leases Vault has revoked.
 package main
 
 import (
