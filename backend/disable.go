@@ -52,7 +52,10 @@ func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
 		return missing
 	}
 	r, underWay, err := findRotation(ctx, s)
-	if underWay && c.Root != r.Token {
+	switch {
+	case underWay && c.Root == r.Token:
+		err = b.finishRotation(ctx, s, r)
+	case underWay:
 		err = b.cancelRotation(ctx, s, r)
 	}
 	if missing != nil {

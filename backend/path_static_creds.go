@@ -112,7 +112,7 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 		data["next_vault_rotation"], until = timestamp(next), next
 	}
 	ttl := ceilSeconds(until.Sub(now))
-	if !next.IsZero() && now.After(next) {
+	if !next.IsZero() && !now.Before(next) {
 		ttl = int(overdueTTL.Seconds())
 		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It stays in use until it expires at %s. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}
@@ -213,7 +213,7 @@ func (b *backend) revokePrevious(ctx context.Context, s logical.Storage, r stati
 			continue
 		}
 		record, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(record *ledger.Record) error {
-			record.State, record.Deadline = ledger.Revoking, b.now()
+			b.revokeNow(record)
 			return nil
 		})
 		if err == nil {

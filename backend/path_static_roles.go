@@ -219,7 +219,7 @@ func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r st
 }
 
 // planFrom plans the next change of a current token by a changed role, far enough
-// in the future to stage its successor.
+// in the future to stage its successor, unless the token expires before.
 func (b *backend) planFrom(r staticRole, current staticToken) time.Time {
 	at, now := b.plan(r, current.SwitchAt, current.ExpiresAt), b.now()
 	if at.IsZero() || at.After(now.Add(stageLead)) {
@@ -228,7 +228,7 @@ func (b *backend) planFrom(r staticRole, current staticToken) time.Time {
 	if r.Schedule.Cron != "" {
 		return b.plan(r, now.Add(stageLead), current.ExpiresAt)
 	}
-	return floorSecond(now.Add(stageLead))
+	return floorSecond(earlier(now.Add(stageLead), current.ExpiresAt.Add(-r.grace())))
 }
 
 // warnings explains effects of the role that its author may not expect.

@@ -220,3 +220,77 @@ func TestRotation_StaleRecordOfTheRootIsDroppedMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// A rotation crashes before it has swapped the root credential, and the operator
+// writes another one. The operator's old credential, which the engine did not issue,
+// is left alone.
+func TestRotation_CrashBeforeTheSwapLeavesTheOldCredentialAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "before" && op == updateOp && key == "config" {
+				return errInjected
+			}
+			return nil
+		})
+		e.tryWrite("config/rotate-root", nil)
+		e.storage.setFault(nil)
+		e.restart()
+		theirs := e.operatorsRoot()
+		e.write("config", map[string]any{"mgmt_token": theirs.Secret.Reveal()})
+		e.pass(10 * time.Minute)
+		if !e.cluster.Alive(e.root.Secret) {
+			t.Error("a credential that was never replaced by the engine was revoked")
+		}
+		if len(e.records()) != 0 || e.alive() != 0 {
+			t.Errorf("%d tokens, records %v", e.alive(), e.ledger())
+		}
+	})
+}
+
+// A rotation crashes after it has swapped the root credential, and the operator
+// writes another one. Both credentials of the rotation are revoked.
+func TestRotation_CrashAfterTheSwapRevokesTheOldCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "after" && op == updateOp && key == "config" {
+				return errInjected
+			}
+			return nil
+		})
+		e.tryWrite("config/rotate-root", nil)
+		e.storage.setFault(nil)
+		e.restart()
+		theirs := e.operatorsRoot()
+		e.write("config", map[string]any{"mgmt_token": theirs.Secret.Reveal()})
+		e.pass(10 * time.Minute)
+		if e.cluster.Alive(e.root.Secret) {
+			t.Error("the replaced credential is valid")
+		}
+		if len(e.records()) != 0 || e.alive() != 0 {
+			t.Errorf("%d tokens, records %v", e.alive(), e.ledger())
+		}
+	})
+}
+
+// A mount is disabled after a rotation has swapped the root credential and before it
+// is finished. Both credentials are revoked.
+func TestClean_RevokesBothRootsOfARotationThatIsNotFinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "before" && op == deleteOp && key == "rotation" {
+				return errInjected
+			}
+			return nil
+		})
+		e.tryWrite("config/rotate-root", nil)
+		e.storage.setFault(nil)
+		e.system.TaintedVal = true
+		e.Cleanup(context.Background())
+		if roots := e.roots(); len(roots) != 0 {
+			t.Errorf("root credentials %v are valid", roots)
+		}
+	})
+}

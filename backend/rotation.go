@@ -317,6 +317,15 @@ func (b *backend) markCancelled(ctx context.Context, s logical.Storage, r *rotat
 		return err
 	}
 	stillRoot := err == nil && digest(c.Root) == r.OldDigest
+	// A change of config that replaces the new credential makes its record revoking
+	// (storeChange). As long as the record is active, config never had the credential.
+	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	if err == nil && record.State == ledger.Active {
+		r.Swapped = false
+	}
 	if stillRoot || !r.Swapped && r.From.RootAccessor == "" {
 		if err := b.ledger.Drop(ctx, s, rootRole, r.OldAccessor); err != nil {
 			return err

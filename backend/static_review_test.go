@@ -220,3 +220,67 @@ func TestStaticRole_ProofAfterTheWindowDoesNotChangeTheToken(t *testing.T) {
 		}
 	})
 }
+
+// Requests whose outcome is unknown, and that have issued no token, do not stop the
+// changes of a role, also if the tokens of the role are revoked by force=true or one
+// by one.
+func TestStaticRole_LostRequestsDoNotStopItsChanges(t *testing.T) {
+	for _, deleted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := shared(t, nil)
+			e.tick()
+			for range 2 {
+				e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+				e.tryWrite("rotate-role/fleet", nil)
+				e.data.SetHook(nil)
+				if !deleted {
+					e.write("rotate-role/fleet", map[string]any{"force": true})
+					continue
+				}
+				for _, r := range e.ledger() {
+					e.try(deleteOp, "tokens/"+r.Accessor, nil)
+				}
+			}
+			for range 5 * 60 {
+				e.pass(time.Minute)
+				if !e.data.Alive(e.staticSecret()) {
+					t.Fatalf("deleted %v: the token is refused: %v", deleted, e.read("static-roles/fleet").Data["last_failure"])
+				}
+			}
+		})
+	}
+}
+
+// A reader of a role whose automation is switched on shortly before its token
+// expires holds no expired token until it reads again.
+func TestStaticRole_AutomationSwitchedOnShortlyBeforeTheExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"disable_automated_rotation": true})
+		expires, err := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clock.advance(expires.Add(-3 * time.Minute).Sub(e.clock.Now()))
+		e.write("static-roles/fleet", map[string]any{"disable_automated_rotation": false})
+		answer := e.readStatic().Data
+		if again := e.clock.Now().Add(time.Duration(answer["ttl"].(int)) * time.Second); again.After(expires) {
+			t.Errorf("the token expires at %s, and the reader reads again at %s", expires, again)
+		}
+		e.pass(2 * time.Minute)
+		if e.readStatic().Data["accessor"] == answer["accessor"] {
+			t.Error("the token was not replaced before it expired")
+		}
+	})
+}
+
+// A read at the very moment of a change that is late does not answer a ttl of 0.
+func TestStaticCreds_TTLIsNeverZero(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, nil)
+		e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+		e.clock.advance(e.nextChange().Sub(e.clock.Now()))
+		if ttl := e.readStatic().Data["ttl"]; ttl != 60 {
+			t.Errorf("ttl %v", ttl)
+		}
+	})
+}

@@ -423,6 +423,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // proveStatic proves that the cluster accepts the staged token, and stores that.
 // If its time has passed, it becomes current at once.
 func (b *backend) proveStatic(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds) (staticCreds, error) {
