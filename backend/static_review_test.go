@@ -192,3 +192,31 @@ func TestStaticRole_LateChangeKeepsThePreviousToken(t *testing.T) {
 		}
 	})
 }
+
+// A change that cannot happen within its window waits for the next activation, also
+// if the token was issued within the window and proved after it.
+func TestStaticRole_ProofAfterTheWindowDoesNotChangeTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.clock.now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+		e.configure()
+		e.write("static-roles/fleet", map[string]any{"write_databases": "m", "rotation_schedule": "0 3 * * *", "rotation_window": "1h"})
+		first := e.staticSecret()
+		e.pass(14*time.Hour + 50*time.Minute)
+		e.data.SetLag(24 * time.Hour) // no list shows a new token
+		for e.clock.Now().Before(time.Date(2030, 1, 2, 4, 1, 0, 0, time.UTC)) {
+			e.pass(time.Minute)
+		}
+		e.data.SetLag(0)
+		for range 60 {
+			e.pass(time.Minute)
+			if e.staticSecret() != first {
+				t.Fatalf("the token changed at %s, after the window", e.clock.Now())
+			}
+		}
+		e.passBy(5*time.Minute, 24*time.Hour)
+		if e.staticSecret() == first {
+			t.Error("the token did not change at the next activation")
+		}
+	})
+}

@@ -163,7 +163,17 @@ func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r
 	if err != nil {
 		return creds, err
 	}
-	switch urgent := problem != ""; {
+	urgent := problem != ""
+	if !urgent && (creds.Next == nil || !creds.Next.Proved) && r.missedWindow(creds.Current.NextAt, now) {
+		if at := b.plan(r, now, creds.Current.ExpiresAt); at.After(now) { // otherwise the token expires before the next activation
+			creds.Current.NextAt, creds.Next = at, nil
+			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+				return creds, err
+			}
+			return creds, b.retireOthers(ctx, s, r, creds)
+		}
+	}
+	switch {
 	case urgent && r.Disabled && creds.Current != nil:
 		return creds, fmt.Errorf("the current token %s, and disable_automated_rotation is set: change it with rotate-role/%s", problem, r.Name)
 	case urgent && creds.Next == nil:
@@ -176,10 +186,6 @@ func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r
 			creds, err = b.promote(ctx, s, r, creds)
 		}
 	case !urgent && creds.Next == nil && r.stagesNow(creds.Current.NextAt, now):
-		if r.missedWindow(creds.Current.NextAt, now) {
-			creds.Current.NextAt = b.plan(r, now, creds.Current.ExpiresAt)
-			return creds, b.putStaticCreds(ctx, s, r.Name, creds)
-		}
 		creds, err = b.stage(ctx, s, c, r, creds, creds.Current.NextAt)
 	}
 	if err != nil || creds.Next == nil || creds.Next.Proved {
@@ -195,10 +201,17 @@ func (r staticRole) stagesNow(at, now time.Time) bool {
 }
 
 // missedWindow reports whether a change that was planned for at cannot happen any
-// more in the window of the schedule.
+// more in the window of the schedule. The window begins at the activation, which may
+// be up to maxJitter before at.
 func (r staticRole) missedWindow(at, now time.Time) bool {
-	end := r.Schedule.windowEnd(at)
-	return !end.IsZero() && now.After(end)
+	if at.IsZero() || r.Schedule.Window == 0 {
+		return false
+	}
+	activation := r.Schedule.next(at.Add(-r.maxJitter() - time.Second))
+	if activation.After(at) { // at was limited by the expiry of the token
+		activation = at
+	}
+	return now.After(r.Schedule.windowEnd(activation))
 }
 
 // problemOf returns why the current token must be replaced at once, or nothing.
