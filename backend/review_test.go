@@ -64,7 +64,7 @@ func TestTidy_PausedLeaderDoesNotRevokeTokensOfTheNext(t *testing.T) {
 		e := ready(t, nil)
 		e.tick()
 		old := e.Backend
-		var h *held
+		var h *credential
 		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
 			if step != issuertest.BeforeList {
 				return nil
@@ -177,7 +177,7 @@ func TestRotation_StaleRecordOfTheRootIsDroppedMeanwhile(t *testing.T) {
 			// fails to store the config.
 			e.storage.setFault(func(when string, op logical.Operation, key string) error {
 				if when == "before" && op == updateOp && key == "config" {
-					return errSabotage
+					return errInjected
 				}
 				return nil
 			})
