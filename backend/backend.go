@@ -16,7 +16,7 @@
 // issues the token and confirms it; upstream.go, the only way to a driver;
 // lease.go, which also renews and revokes.
 //
-// A revocation passes lease.go and revocation.go, also that of a mount that is
+// A revocation passes lease.go, revocation.go and leadership.go, also that of a mount that is
 // being disabled (disable.go). The worker (worker.go) finds
 // records whose deadline has passed and passes them to revocation.go too.
 //
@@ -103,6 +103,8 @@ type backend struct {
 	root    rootKeeper
 	static  staticKeeper
 	worker  worker
+
+	leadership leadership
 
 	// configMu guards the stored config and what must agree with it: it is held
 	// to compare and write the config, and to admit IDs to revoking. A record's

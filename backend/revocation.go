@@ -154,9 +154,14 @@ func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guard
 	slices.Sort(all)
 	admitted, failed := b.fence(ctx, s, c, slices.Compact(all))
 	defer b.unfence(admitted)
-	if len(admitted) > 0 {
-		maps.Copy(failed, client.Revoke(ctx, admitted...))
+	if len(admitted) == 0 {
+		return failed
 	}
+	if err := b.leadership.prove(ctx, s, b.now()); err != nil {
+		maps.Copy(failed, errorForAll(admitted, err))
+		return failed
+	}
+	maps.Copy(failed, client.Revoke(ctx, admitted...))
 	return failed
 }
 
