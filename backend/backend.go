@@ -137,7 +137,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 		Invalidate:     b.invalidate,
-		Paths: append(keepIndents(b.strict([]*framework.Path{
+		Paths: keepIndents(b.strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRotateRoot(),
@@ -154,7 +154,7 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathTidy(),
 			b.pathStatus(),
 			b.pathMetrics(),
-		})), b.pathBadName()), // last: it matches what the others do not
+		})),
 	}
 	return b
 }

@@ -114,9 +114,6 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		old = staticRole{Name: name, TokenType: Database, Description: defaultStaticDescription}
 	}
 	r := old.with(d)
-	if exists {
-		r = r.switchKind(d)
-	}
 	if err := r.validate(); err != nil {
 		return fail(badRequest("%v", err))
 	}

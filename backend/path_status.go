@@ -76,7 +76,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config, resp *logical.Response) error {
 	data := resp.Data
 	data["cluster"] = c.Fingerprint
-	c.describeRoot(data)
+	c.describeRoot(data, b.now())
 	if !c.RootSince.IsZero() {
 		data[c.rootField()+"_since"] = timestamp(c.RootSince)
 	}
@@ -84,7 +84,7 @@ func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config,
 	if underWay {
 		data["rotation_to"], data["rotation_since"] = r.TokenID, timestamp(r.StartedAt)
 	}
-	b.root.describe(data, underWay || !c.nextRotation().IsZero())
+	b.root.describe(data, underWay || !c.nextRotation(b.now()).IsZero())
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
 	}
