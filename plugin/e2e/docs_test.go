@@ -422,11 +422,14 @@ func servedReference(t *testing.T, s *vaulttest.Server) (map[string]reference, m
 				defaults[placeholder.ReplaceAllString(path[len("/influxdb/"):], ":$1")+" "+name] = defaultText(s)
 			}
 		}
+		if len(p.operations()) == 0 { // it only explains why a name is refused
+			continue
+		}
 		for method, op := range p.operations() {
 			r.Methods = append(r.Methods, method)
 			checkQuery(t, name, method, op)
 			for _, parameter := range op.Parameters {
-				if parameter.In != "query" { // but in the body of another method
+				if parameter.Name != "list" { // with which Vault asks for a list
 					note(parameter.Name, parameter.Schema)
 				}
 			}
