@@ -1,9 +1,10 @@
 // Command yardstick is the least that a secrets engine with leases can be. What
 // the real engine costs is measured beside it; it is part of no release.
 //
-// A read of bare answers a UUID under a lease. A read of kept does so, too, but
-// stores a record before and completes it after, as the ledger does. A read of
-// revoked tells how many leases Vault has had revoked.
+// A read of plain answers a UUID without a lease. A read of bare answers a UUID
+// under a lease. A read of kept does so, too, but stores a record before and
+// completes it after, as the ledger does. A read of revoked tells how many leases
+// Vault has had revoked.
 package main
 
 import (
@@ -38,6 +39,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		BackendType: logical.TypeLogical,
 		Secrets:     []*framework.Secret{{Type: secretType, Renew: renew, Revoke: e.revoke}},
 		Paths: []*framework.Path{
+			{Pattern: "plain", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.plain}},
 			{Pattern: "bare", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.bare}},
 			{Pattern: "kept", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.kept}},
 			{Pattern: "revoked", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.count}},
@@ -59,6 +61,10 @@ func (e *engine) revoke(context.Context, *logical.Request, *framework.FieldData)
 
 func (e *engine) count(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return &logical.Response{Data: map[string]any{"count": e.revoked.Load()}}, nil
+}
+
+func (e *engine) plain(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return &logical.Response{Data: map[string]any{"token_id": uuid.NewString()}}, nil
 }
 
 func (e *engine) bare(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
