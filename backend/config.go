@@ -3,8 +3,10 @@ package backend
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -179,6 +181,12 @@ func (c config) place() issuer.Cluster {
 		Product: c.Product, Host: c.Host, Port: c.port(), APIURL: c.APIURL,
 		CACert: c.CACert, InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
 	}
+}
+
+// placeDigest identifies the place of c.
+func (c config) placeDigest() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%#v", c.place())) // which quotes texts
+	return hex.EncodeToString(sum[:])
 }
 
 // currentFingerprint is the fingerprint made of the names that the cluster has

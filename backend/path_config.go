@@ -298,7 +298,7 @@ func (b *backend) isLedgerToken(id string) bool {
 func (b *backend) retiredRoots() map[string]bool {
 	ids := map[string]bool{}
 	for _, e := range b.ledger.All() {
-		if e.Role == rootRole {
+		if e.Role == rootRole && e.TokenID != "" {
 			ids[e.TokenID] = true
 		}
 	}
@@ -331,6 +331,7 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 	}
 	b.root.checkNext(time.Time{})
 	b.static.checkAll()
+	b.retryRevocations(ch)
 	if ch.replacesRoot() && ch.leavesCluster() {
 		if err := b.revokeItself(ctx, s, ch.old, retired); err != nil {
 			b.Logger().Warn("token not revoked", "role", rootRole, "accessor", retired.Accessor, "token_id", retired.TokenID, "error", err)
@@ -339,6 +340,20 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 		}
 	}
 	return warnings, nil
+}
+
+// retryRevocations makes the records due whose tokens can be revoked again, because
+// their cluster is configured again.
+func (b *backend) retryRevocations(ch configChange) {
+	if ch.delete || ch.new.Fingerprint == ch.old.Fingerprint {
+		return
+	}
+	now := b.now()
+	for _, e := range b.ledger.All() {
+		if e.State != ledger.Active && e.Fingerprint == ch.new.Fingerprint && e.Deadline.After(now.Add(issueWindow)) {
+			b.ledger.Postpone(e.Accessor, now)
+		}
+	}
 }
 
 func (b *backend) storeChange(ctx context.Context, s logical.Storage, ch configChange, retired ledger.Record) error {

@@ -161,6 +161,9 @@ func (b *backend) putStaticRole(ctx context.Context, s logical.Storage, r static
 // token can be issued, nothing is stored.
 func (b *backend) createStatic(ctx context.Context, s logical.Storage, r staticRole) (warning string, err error) {
 	c, err := loadConfig(ctx, s)
+	if err == nil {
+		err = b.ledger.LoadRole(ctx, s, r.ledgerRole())
+	}
 	if err != nil {
 		return "", err
 	}
@@ -188,17 +191,18 @@ func (b *backend) undoCreate(ctx context.Context, s logical.Storage, r staticRol
 }
 
 // changeStatic stores a changed role. A staged token that the changed role would
-// not issue is replaced, and the next change is planned again.
+// not issue is replaced, and the next change is planned again. The role is stored
+// after that, so that a request that failed can be repeated.
 func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r staticRole) error {
-	if err := b.putStaticRole(ctx, s, r); err != nil {
-		return err
-	}
 	if old.sameTokens(r) {
-		return nil
+		return b.putStaticRole(ctx, s, r)
 	}
 	creds, err := b.reconcile(ctx, s, r)
-	if err != nil || creds.Current == nil {
+	if err != nil {
 		return err
+	}
+	if creds.Current == nil {
+		return b.putStaticRole(ctx, s, r)
 	}
 	current := *creds.Current
 	if old.Schedule != r.Schedule || old.Disabled != r.Disabled || old.grace() != r.grace() {
@@ -206,6 +210,9 @@ func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r st
 	}
 	creds.Current, creds.Next = &current, nil
 	if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+		return err
+	}
+	if err := b.putStaticRole(ctx, s, r); err != nil {
 		return err
 	}
 	return b.retireOthers(ctx, s, r, creds)

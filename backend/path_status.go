@@ -131,7 +131,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c confi
 	data["tokens_issuing"], data["tokens_active"], data["tokens_revoking"] = states[ledger.Issuing], states[ledger.Active], states[ledger.Revoking]
 	if elsewhere > 0 {
 		data["tokens_on_other_clusters"] = elsewhere
-		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
+		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired, except those of InfluxDB 3 Core, Enterprise and Cloud, where expired tokens stay until they are deleted. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
 	}
 	if !summary.NextDeadline.IsZero() {
 		data["next_deadline"] = timestamp(summary.NextDeadline)
