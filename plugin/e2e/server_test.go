@@ -170,7 +170,7 @@ func TestServer_Stories(t *testing.T) {
 		"DatabaseTokenOfCore":    {influxdb3server.Core, testDatabaseTokenOfCore},
 		"OperatorToken":          {influxdb3server.Core, testOperatorToken},
 		"ExpiredToken":           {influxdb3server.Core, testExpiredToken},
-		"RestoredToken":          {influxdb3server.Enterprise, testRestoredToken},
+		"RestoredTokens":         {influxdb3server.Enterprise, testRestoredTokens},
 		"RotationAndLostAnswers": {influxdb3server.Enterprise, testRotationAndLostAnswers},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -329,18 +329,21 @@ func testExpiredToken(t *testing.T, st *serverStage) {
 	must(t, st.gone(c.Data.ID))
 }
 
-// A backup brings a deleted token back. tidy finds and deletes it.
-func testRestoredToken(t *testing.T, st *serverStage) {
+// A backup brings a deleted token back. tidy deletes it, and also a token of the
+// mount that has expired.
+func testRestoredTokens(t *testing.T, st *serverStage) {
 	st.write(t, "roles/automation", map[string]any{"ttl": "1h"})
-	c := st.mustCredential(t, "creds/automation")
+	valid := st.mustCredential(t, "creds/automation")
+	st.influxdb.AddToken(st.tag+"ABCDEFGHIJKLMNOPQRSTUVWXYZ] expired", "", time.Now().Add(-time.Hour))
 	backup := st.influxdb.Backup()
-	st.revoke(t, c)
-	must(t, st.gone(c.Data.ID))
+	st.revoke(t, valid)
 	st.influxdb.Restore(backup)
-	st.mustAnswer(t, http.StatusOK, "GET", listOfTokens, c.Data.Token)
-	must(t, st.Call(t.Context(), "POST", st.mounted+"/tidy", map[string]any{"revoke_unknown": st.status(t).Tag}, nil))
-	must(t, st.gone(c.Data.ID))
-	if st.influxdb.Accepts(c.Data.Token) {
-		t.Error("the server accepts a deleted token")
+	if len(st.inCatalog()) != 2 || !st.influxdb.Accepts(valid.Data.Token) {
+		t.Fatalf("the server has %q", st.inCatalog())
+	}
+	tidy := map[string]any{"dry_run": false, "revoke_unknown": st.status(t).Tag}
+	must(t, st.Call(t.Context(), "POST", st.mounted+"/tidy", tidy, nil))
+	if names := st.inCatalog(); len(names) > 0 || st.influxdb.Accepts(valid.Data.Token) {
+		t.Errorf("the server has %q", names)
 	}
 }
