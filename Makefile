@@ -51,7 +51,7 @@ chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $C
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
 
 .PHONY: kills
-kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 10 minutes
+kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 3 minutes
 	STATIC_KILLS=$${STATIC_KILLS:-50} $(LONG) -run TestStaticRole_SurvivesKills
 
 .PHONY: outage

@@ -139,6 +139,11 @@ func testRotatedTwice(t *testing.T, st *serverStage) {
 	if !st.influxdb.Accepts(tokens[1].Data.Token) {
 		t.Error("the previous token does not work during its grace period")
 	}
+	previous, err := st.tokenInfo(t.Context(), tokens[1].Data.Accessor)
+	must(t, err)
+	if earliest := began.Add(staticGrace - time.Second); previous.Deadline.Before(earliest) { // whole seconds
+		t.Errorf("the deadline of the previous token is at %s, want the end of the grace period", previous.Deadline)
+	}
 	must(t, st.gone(tokens[0].Data.ID))
 	must(t, st.rotateStatic(t.Context(), "twice", map[string]any{"force": true}))
 	current := st.mustHoldStatic(t, "twice")
