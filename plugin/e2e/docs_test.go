@@ -43,10 +43,13 @@ func TestDocs_MatchARealVault(t *testing.T) {
 		}
 	}
 	t.Run("Reference", func(t *testing.T) { compareReference(t, s) })
+	t.Run("Compose", func(t *testing.T) { composeLeases(t, newDesk(t, s, built)) })
+	t.Run("Bootstrap", func(t *testing.T) { bootstrapRotates(t, newDesk(t, s, built)) })
 	for name, example := range map[string]func(*testing.T, *desk){
 		"Agent":      agentRenders,
 		"CI":         jobBorrows,
 		"Kubernetes": kubernetesRequests,
+		"Proxy":      proxyShares,
 		"Terraform":  terraformRoles,
 	} {
 		t.Run(name, func(t *testing.T) { example(t, newExample(t, s, built)) })
