@@ -50,6 +50,10 @@ LONG = go test -count=1 -v -timeout 90m ./plugin/e2e
 chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $CHAOS_SEED; 40 minutes
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
 
+.PHONY: kills
+kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 10 minutes
+	STATIC_KILLS=$${STATIC_KILLS:-50} $(LONG) -run TestStaticRole_SurvivesKills
+
 .PHONY: outage
 outage: ## leases that end in an outage of $OUTAGE_MINUTES (16), longer than Vault tries to revoke them
 	OUTAGE_MINUTES=$${OUTAGE_MINUTES:-16} $(LONG) -run 'TestOutage|TestDrain'

@@ -177,6 +177,9 @@ func (s *storage) dumpUnder(t *testing.T, prefix string) string {
 	}
 	var all strings.Builder
 	for _, key := range keys {
+		if key == "leadership" {
+			continue // written before every revocation, and says nothing about the mount
+		}
 		entry, err := s.Storage.Get(context.Background(), key)
 		if err != nil || entry == nil {
 			t.Fatalf("%s: %v", key, err)

@@ -104,11 +104,12 @@ func writes(op logical.Operation) bool {
 // secretFields are the request fields that hold a secret.
 var secretFields = []string{"mgmt_token", "admin_token", "client_key"}
 
-// HandleRequest refuses values of the wrong type before the framework sees them.
-// The error of the framework would quote a secret that is given twice, in the
-// answer and in Vault's logs, and would name functions of Go.
+// HandleRequest refuses values of the wrong type, and names that no object can have,
+// before the framework sees them. The error of the framework would quote a secret
+// that is given twice, in the answer and in Vault's logs, would name functions of
+// Go, and would give no reason for the refusal of a name.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := b.checkTypes(req); err != nil {
+	if err := b.checkRequest(req); err != nil {
 		return nil, err
 	}
 	return b.Backend.HandleRequest(ctx, req)
@@ -117,16 +118,22 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // HandleExistenceCheck runs before HandleRequest. Vault answers its errors with
 // "internal error", so the refusal is left to HandleRequest.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	if b.checkTypes(req) != nil {
+	if b.checkRequest(req) != nil {
 		return true, true, nil
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }
 
-// checkTypes checks the types of the fields of a request. A renewal and a revocation
-// have no fields: their data is the answer that issued the credential.
-func (b *backend) checkTypes(req *logical.Request) error {
-	if req.Operation == logical.RenewOperation || req.Operation == logical.RevokeOperation {
+// namedPaths are the paths that are followed by the name of an object.
+var namedPaths = []string{"roles", "creds", "static-roles", "static-creds", "rotate-role", "tokens"}
+
+// checkRequest checks the name and the types of the fields of a request. A renewal
+// and a revocation have no fields: their data is the answer that issued the
+// credential.
+func (b *backend) checkRequest(req *logical.Request) error {
+	switch req.Operation {
+	case logical.CreateOperation, logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation, logical.ListOperation:
+	default:
 		return nil
 	}
 	if err := checkSecretFields(req); err != nil {
@@ -134,6 +141,10 @@ func (b *backend) checkTypes(req *logical.Request) error {
 	}
 	path := b.Route(req.Path)
 	if path == nil {
+		folder, name, _ := strings.Cut(req.Path, "/")
+		if slices.Contains(namedPaths, folder) && name != "" && req.Operation != logical.ListOperation {
+			return badRequest("%q is not a valid name: a name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _", shorten(name))
+		}
 		return nil
 	}
 	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
@@ -174,26 +185,6 @@ func checkSecretFields(req *logical.Request) error {
 		}
 	}
 	return nil
-}
-
-// pathBadName answers requests whose path is that of an object with a name that no
-// object can have. Without it, Vault answers "unsupported path" without a reason.
-func (b *backend) pathBadName() *framework.Path {
-	refuse := &framework.PathOperation{
-		Unpublished: true,
-		Callback: func(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-			return nil, badRequest("%q is not a valid name: a name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _", shorten(d.Get("bad_name").(string)))
-		},
-	}
-	return &framework.Path{
-		Pattern: "(roles|creds|static-roles|static-creds|rotate-role|tokens)/(?P<bad_name>.+)",
-		Fields:  map[string]*framework.FieldSchema{"bad_name": {Type: framework.TypeString, Description: "The name."}},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: refuse, logical.UpdateOperation: refuse, logical.DeleteOperation: refuse,
-		},
-		HelpSynopsis:    "Not a valid name.",
-		HelpDescription: "A name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _.",
-	}
 }
 
 // keepIndents puts a line before help texts that begin with an indented example.

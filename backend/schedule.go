@@ -3,8 +3,10 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	sdkrotation "github.com/hashicorp/vault/sdk/rotation"
 )
 
@@ -31,10 +33,10 @@ func (s schedule) validate(shortest time.Duration) error {
 	switch {
 	case s.Period != 0 && s.Cron != "":
 		return errors.New("rotation_period and rotation_schedule exclude each other")
-	case s.Period == 0 && s.Cron == "":
-		return errors.New("rotation_period or rotation_schedule is required")
 	case s.Cron == "" && s.Window != 0:
 		return errors.New("rotation_window needs rotation_schedule")
+	case s.Period == 0 && s.Cron == "":
+		return errors.New("rotation_period or rotation_schedule is required")
 	case s.Window != 0 && s.Window < minWindow:
 		return fmt.Errorf("rotation_window must be at least %s", shortDuration(minWindow))
 	case s.Window > longestTTL || s.Period > longestTTL:
@@ -55,6 +57,30 @@ func (s schedule) validate(shortest time.Duration) error {
 		return fmt.Errorf("rotation_schedule has activations only %s apart; at least %s is needed", shortDuration(least), shortDuration(shortest))
 	}
 	return nil
+}
+
+// with returns the schedule with the fields that the request names changed. A
+// request that names a period replaces a cron expression, and the other way round,
+// without naming both.
+func (s schedule) with(d *framework.FieldData) schedule {
+	period, hasPeriod := d.GetOk("rotation_period")
+	cron, hasCron := d.GetOk("rotation_schedule")
+	if hasPeriod {
+		s.Period = time.Duration(period.(int)) * time.Second
+	}
+	if hasCron {
+		s.Cron = strings.TrimSpace(cron.(string))
+	}
+	switch {
+	case hasPeriod && !hasCron && s.Period > 0, hasCron && s.Cron == "":
+		s.Cron, s.Window = "", 0
+	case hasCron && !hasPeriod:
+		s.Period = 0
+	}
+	if v, ok := d.GetOk("rotation_window"); ok {
+		s.Window = time.Duration(v.(int)) * time.Second
+	}
+	return s
 }
 
 // next returns the first time of the schedule after t, where t is the latest

@@ -29,6 +29,7 @@ type staticToken struct {
 	Description string
 	Fingerprint string
 	Address     address
+	Place       string    // digest of the place where it was issued, see placeDigest
 	SwitchAt    time.Time // when it becomes the current token: whole seconds, UTC
 	NextAt      time.Time // when its successor is planned to become current; zero: never
 	ExpiresAt   time.Time
@@ -83,6 +84,7 @@ type storedStaticToken struct {
 	Description string    `json:"description"`
 	Fingerprint string    `json:"fingerprint"`
 	Address     address   `json:"address"`
+	Place       string    `json:"place"`
 	SwitchAt    time.Time `json:"switch_at"`
 	NextAt      time.Time `json:"next_at,omitzero"`
 	ExpiresAt   time.Time `json:"expires_at"`
@@ -100,7 +102,7 @@ func (t *staticToken) stored() *storedStaticToken {
 		return nil
 	}
 	return &storedStaticToken{
-		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Address,
+		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Address, t.Place,
 		t.SwitchAt, t.NextAt, t.ExpiresAt, t.Proved,
 	}
 }
@@ -110,9 +112,16 @@ func (s *storedStaticToken) token() *staticToken {
 		return nil
 	}
 	return &staticToken{
-		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Address,
+		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Address, s.Place,
 		s.SwitchAt, s.NextAt, s.ExpiresAt, s.Proved,
 	}
+}
+
+// usableWith reports whether c can be used to prove the token and to make it the
+// current one. A token that is not proved yet may be sent only to the place where it
+// was issued.
+func (t *staticToken) usableWith(c config) bool {
+	return t.Fingerprint == c.Fingerprint && (t.Proved || t.Place == c.placeDigest())
 }
 
 // at returns the token that is current at now, or nil. The change to the next

@@ -36,7 +36,8 @@ func BenchmarkEngine(b *testing.B) {
 		name    string
 		measure func(*testing.B, results)
 	}{
-		{"CLI", measureCLI}, {"database", measureDatabase}, {"revocation", measureRevocation},
+		{"CLI", measureCLI}, {"database", measureDatabase}, {"InfluxDB3", measureInfluxDB3},
+		{"nodes", measureNodes}, {"hang", measureHang}, {"revocation", measureRevocation},
 		{"ledger", measureLedger}, {"list", measureList},
 	} {
 		b.Run(part.name, func(b *testing.B) { part.measure(b, out) })

@@ -33,9 +33,11 @@ type result struct {
 // What the engine is compared with.
 const (
 	influxctlLoop = "influxctl in a loop"
+	plainUUID     = "a plugin that answers a UUID without a lease"
 	leasedUUID    = "a plugin that answers a leased UUID"
 	storedUUID    = "a plugin that answers a leased UUID and stores twice"
 	bareRequest   = "the request to the cluster alone"
+	noHang        = "the same while no cluster hangs"
 	onePerLease   = "one process per lease"
 )
 

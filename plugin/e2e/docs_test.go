@@ -51,6 +51,8 @@ func TestDocs_MatchARealVault(t *testing.T) {
 		"Kubernetes": kubernetesRequests,
 		"Proxy":      proxyShares,
 		"Terraform":  terraformRoles,
+		"OpenBao":    openBaoRequests,
+		"Ephemeral":  terraformEphemeral,
 	} {
 		t.Run(name, func(t *testing.T) { example(t, newExample(t, s, built)) })
 	}
@@ -139,6 +141,7 @@ type desk struct {
 	server  *vaulttest.Server
 	cluster *simulator.Cluster
 	origin  string // of the cluster's API, in plain text
+	secure  string // the same, with TLS
 	dir     string
 	env     []string
 	here    *strings.Replacer // from the paths of the pages to those of the test
@@ -169,7 +172,7 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 		must(t, os.Symlink(filepath.Join(root, sub), filepath.Join(dir, sub)))
 	}
 	d := &desk{
-		server: s, cluster: cluster, origin: plain.URL, dir: dir,
+		server: s, cluster: cluster, origin: plain.URL, secure: secure.URL, dir: dir,
 		env: append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+s.Token, "HOME="+dir,
 			"PATH="+s.Bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 			"ACCOUNT_ID="+cluster.AccountID(), "CLUSTER_ID="+cluster.ClusterID(), "API_URL="+secure.URL),

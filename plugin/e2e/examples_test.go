@@ -537,6 +537,115 @@ func bootstrapRotates(t *testing.T, d *desk) {
 	})
 }
 
+// openBaoRequests makes the requests of the OpenBao example to the server, in their
+// order, as OpenBao makes them when it initializes itself.
+func openBaoRequests(t *testing.T, d *desk) {
+	d.run(t, []step{{command: `vault secrets disable influxdb`}}) // the example enables it
+	requests := initializeRequests(t, string(exampleFile(t, "openbao/openbao.hcl")))
+	files := map[string]string{
+		"/etc/openbao/secrets/mgmt-token": d.file(t, "root-token"), "/etc/openbao/secrets/operator-password": "a password of the test",
+		"/etc/openbao/policies/operator.hcl": string(exampleFile(t, "policies/operator.hcl")),
+	}
+	for _, r := range requests {
+		for field, value := range r.data {
+			if source, ok := value.(map[string]any); ok && source["eval_source"] == "file" {
+				text, known := files[source["path"].(string)]
+				if !known {
+					t.Errorf("%s reads the file %s, which the test does not know", r.path, source["path"])
+				}
+				r.data[field] = text
+			}
+		}
+		if r.path == "influxdb/config" { // which names an example, not the simulated cluster
+			r.data["account_id"], r.data["cluster_id"] = d.cluster.AccountID(), d.cluster.ClusterID()
+			r.data["api_url"], r.data["ca_cert"] = d.secure, d.file(t, "ca.pem")
+		}
+		must(t, d.server.Call(t.Context(), "POST", r.path, r.data, nil))
+	}
+	if len(requests) != 8 {
+		t.Errorf("%d requests of eight were made", len(requests))
+	}
+	var login struct {
+		Auth struct {
+			Token string `json:"client_token"`
+		} `json:"auth"`
+	}
+	must(t, d.server.Call(t.Context(), "POST", "auth/userpass/login/operator", map[string]any{"password": files["/etc/openbao/secrets/operator-password"]}, &login))
+	var status struct {
+		Data map[string]any `json:"data"`
+	}
+	must(t, d.server.As(login.Auth.Token).Call(t.Context(), "GET", "influxdb/status", nil, &status))
+	if status.Data["next_vault_rotation"] == nil || status.Data["last_vault_rotation"] == nil {
+		t.Errorf("the root credential is not rotated: %v", status.Data)
+	}
+	must(t, d.server.Call(t.Context(), "GET", "influxdb/static-creds/telegraf", nil, nil))
+}
+
+// An initializeRequest is a request block of an OpenBao configuration.
+type initializeRequest struct {
+	path string
+	data map[string]any
+}
+
+// initializeRequests reads the request blocks of a configuration. It knows only the
+// forms that the example uses: each block, map and value on lines of their own.
+func initializeRequests(t *testing.T, config string) (requests []initializeRequest) {
+	t.Helper()
+	setting := regexp.MustCompile(`^\s*(\w+)\s+= (.+)$`)
+	var maps []map[string]any // the data of the request, and the maps in it
+	for line := range strings.Lines(config) {
+		line = strings.TrimSuffix(line, "\n")
+		m := setting.FindStringSubmatch(line)
+		switch {
+		case strings.HasPrefix(line, "  request "):
+			requests = append(requests, initializeRequest{})
+		case len(requests) == 0:
+		case m != nil && m[1] == "path" && len(maps) == 0:
+			must(t, json.Unmarshal([]byte(m[2]), &requests[len(requests)-1].path))
+		case m != nil && m[2] == "{":
+			inner := map[string]any{}
+			if len(maps) == 0 {
+				requests[len(requests)-1].data = inner
+			} else {
+				maps[len(maps)-1][m[1]] = inner
+			}
+			maps = append(maps, inner)
+		case m != nil && len(maps) > 0:
+			var value any
+			must(t, json.Unmarshal([]byte(m[2]), &value))
+			maps[len(maps)-1][m[1]] = value
+		case strings.TrimSpace(line) == "}" && len(maps) > 0:
+			maps = maps[:len(maps)-1]
+		}
+	}
+	return requests
+}
+
+// terraformEphemeral makes the request of the ephemeral Terraform example to a real
+// Vault, and checks that the answer has the values that the provider gets.
+func terraformEphemeral(t *testing.T, d *desk) {
+	text := string(exampleFile(t, "terraform/ephemeral/main.tf"))
+	path := regexp.MustCompile(`(?m)^  path = "(.+)"$`).FindStringSubmatch(text)
+	command := regexp.MustCompile(`(?m)^# (vault write influxdb/static-roles/.+)$`).FindStringSubmatch(text)
+	if path == nil || command == nil {
+		t.Fatal("the example has no path or no static role")
+	}
+	d.run(t, []step{{command: command[1]}})
+	var answer struct {
+		Lease string         `json:"lease_id"`
+		Data  map[string]any `json:"data"`
+	}
+	must(t, d.server.Call(t.Context(), "GET", path[1], nil, &answer))
+	if answer.Lease != "" {
+		t.Error("the answer has a lease, which Terraform does not revoke")
+	}
+	for _, m := range regexp.MustCompile(`\.data\["(\w+)"\]`).FindAllStringSubmatch(text, -1) {
+		if value, _ := answer.Data[m[1]].(string); value == "" {
+			t.Errorf("the answer has no %s", m[1])
+		}
+	}
+}
+
 // terraformRoles writes the roles of the Terraform example to a real Vault, and
 // compares what it reads back as Terraform would.
 func terraformRoles(t *testing.T, d *desk) {

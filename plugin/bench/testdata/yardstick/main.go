@@ -1,9 +1,10 @@
 // Command yardstick is a minimal secrets engine with leases. The benchmarks compare
 // the real engine with it. It is not part of a release.
 //
-// A read of bare answers a UUID under a lease. A read of kept does the same, but
-// stores a record before and changes it afterwards, as the ledger does. A read of
-// revoked answers how many leases Vault has revoked.
+// A read of plain answers a UUID without a lease. A read of bare answers a UUID
+// under a lease. A read of kept does the same, but stores a record before and
+// changes it afterwards, as the ledger does. A read of revoked answers how many
+// leases Vault has revoked.
 package main
 
 import (
@@ -38,6 +39,7 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		BackendType: logical.TypeLogical,
 		Secrets:     []*framework.Secret{{Type: secretType, Renew: renew, Revoke: e.revoke}},
 		Paths: []*framework.Path{
+			{Pattern: "plain", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.plain}},
 			{Pattern: "bare", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.bare}},
 			{Pattern: "kept", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.kept}},
 			{Pattern: "revoked", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.count}},
@@ -59,6 +61,10 @@ func (e *engine) revoke(context.Context, *logical.Request, *framework.FieldData)
 
 func (e *engine) count(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return &logical.Response{Data: map[string]any{"count": e.revoked.Load()}}, nil
+}
+
+func (e *engine) plain(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return &logical.Response{Data: map[string]any{"token_id": uuid.NewString()}}, nil
 }
 
 func (e *engine) bare(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
