@@ -425,9 +425,6 @@ func servedReference(t *testing.T, s *vaulttest.Server) (map[string]reference, m
 				defaults[placeholder.ReplaceAllString(path[len("/influxdb/"):], ":$1")+" "+name] = defaultText(s)
 			}
 		}
-		if len(p.operations()) == 0 { // it only explains why a name is refused
-			continue
-		}
 		for method, op := range p.operations() {
 			r.Methods = append(r.Methods, method)
 			checkQuery(t, name, method, op)
