@@ -43,10 +43,13 @@ func TestDocs_MatchARealVault(t *testing.T) {
 		}
 	}
 	t.Run("Reference", func(t *testing.T) { compareReference(t, s) })
+	t.Run("Compose", func(t *testing.T) { composeLeases(t, newDesk(t, s, built)) })
+	t.Run("Bootstrap", func(t *testing.T) { bootstrapRotates(t, newDesk(t, s, built)) })
 	for name, example := range map[string]func(*testing.T, *desk){
 		"Agent":      agentRenders,
 		"CI":         jobBorrows,
 		"Kubernetes": kubernetesRequests,
+		"Proxy":      proxyShares,
 		"Terraform":  terraformRoles,
 		"OpenBao":    openBaoRequests,
 		"Ephemeral":  terraformEphemeral,
@@ -421,9 +424,6 @@ func servedReference(t *testing.T, s *vaulttest.Server) (map[string]reference, m
 			if s.Default != nil {
 				defaults[placeholder.ReplaceAllString(path[len("/influxdb/"):], ":$1")+" "+name] = defaultText(s)
 			}
-		}
-		if len(p.operations()) == 0 { // it only explains why a name is refused
-			continue
 		}
 		for method, op := range p.operations() {
 			r.Methods = append(r.Methods, method)
