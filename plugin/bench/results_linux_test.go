@@ -34,6 +34,7 @@ type result struct {
 const (
 	influxctlLoop = "influxctl in a loop"
 	plainUUID     = "a plugin that answers a UUID without a lease"
+	wideAnswer    = "a plugin that answers as many fields without a lease"
 	leasedUUID    = "a plugin that answers a leased UUID"
 	storedUUID    = "a plugin that answers a leased UUID and stores twice"
 	bareRequest   = "the request to the cluster alone"
