@@ -18,7 +18,7 @@ import (
 const (
 	maxParallel = 4 // the engine's default
 	cliLatency  = 100 * time.Millisecond
-	rounds      = 3 // the loads of a comparison take turns this often
+	rounds      = 6 // the loads of a comparison take turns this often
 )
 
 // BenchmarkEngine measures the engine on a real Vault and compares it with two
