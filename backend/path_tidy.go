@@ -168,32 +168,8 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledg
 	return n, err
 }
 
-// tidyKey is the storage key that proveLeadership writes.
-const tidyKey = "tidy"
-
-// proveLeadership fails on a node that has lost the leadership, for example while it
-// was paused. A write proves that this node has issued every token that the list
-// before it showed, or has their records in its index: another leader has not issued
-// any meanwhile.
-func (b *backend) proveLeadership(ctx context.Context, s logical.Storage) error {
-	entry, err := logical.StorageEntryJSON(tidyKey, map[string]string{"at": timestamp(b.now())})
-	if err != nil {
-		return err
-	}
-	if err := s.Put(ctx, entry); err != nil {
-		return fmt.Errorf("unknown tokens are not revoked, because this node cannot write: %w", err)
-	}
-	return nil
-}
-
 // revokeUnknown revokes tokens that have the tag of the mount and no record.
 func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, c config, tokenType string, ids []string) (n int, err error) {
-	if len(ids) == 0 {
-		return 0, nil
-	}
-	if err := b.proveLeadership(ctx, s); err != nil {
-		return 0, err
-	}
 	unknown := map[string][]string{"": ids}
 	failed := b.revokeIDs(ctx, s, b.issuerOf(c, tokenType), c, unknown)
 	for _, id := range ids {
