@@ -314,7 +314,7 @@ overview() {
 
 	say "The ledger lists every token that may be valid: those of the static role, and the one" \
 		"under a lease."
-	show list -detailed influxdb/tokens
+	show list -detailed influxdb/tokens/detailed
 
 	say "The status of the mount counts the tokens and shows failures, without a request to" \
 		"InfluxDB."
