@@ -96,8 +96,9 @@ func (s schedule) next(t time.Time) time.Time {
 	return parsed.Next(t.UTC())
 }
 
-// intervals returns the shortest and the longest time between two rotations. For
-// a cron expression they are those of its next activations.
+// intervals returns the shortest and the longest time between two rotations. For a
+// cron expression they are those of sampledActivations activations, and of the
+// days and months without any in the two years after.
 func (s schedule) intervals() (shortest, longest time.Duration) {
 	if s.Cron == "" {
 		return s.Period, s.Period
@@ -110,13 +111,27 @@ func (s schedule) intervals() (shortest, longest time.Duration) {
 	for range sampledActivations {
 		following := parsed.Next(at)
 		if following.IsZero() {
-			break
+			return shortest, longest
 		}
 		gap := following.Sub(at)
 		if shortest == 0 || gap < shortest {
 			shortest = gap
 		}
 		longest, at = max(longest, gap), following
+	}
+	const day = 24 * time.Hour
+	for end := at.Add(2 * 366 * day); at.Before(end); {
+		following := parsed.Next(at.Add(day))
+		if following.IsZero() {
+			break
+		}
+		if following.Sub(at) > 2*day { // find the last activation before the gap
+			for next := parsed.Next(at); next.Before(following); next = parsed.Next(at) {
+				at = next
+			}
+			longest = max(longest, following.Sub(at))
+		}
+		at = following
 	}
 	return shortest, longest
 }

@@ -356,6 +356,13 @@ func compareReference(t *testing.T, s *vaulttest.Server) {
 	}
 	for path, r := range served {
 		help := helpOf(t, s, path)
+		if slices.Equal(r.Methods, []string{"LIST"}) { // whose query OpenAPI documents leave out
+			if help["after"] != "string" || help["limit"] != "integer" {
+				t.Errorf("the help of %s does not show after and limit", path)
+			}
+			delete(help, "after")
+			delete(help, "limit")
+		}
 		if diff := cmp.Diff(r.Parameters, help); diff != "" {
 			t.Errorf("the help of %s differs from its OpenAPI document (-openapi +help):\n%s", path, diff)
 		}
