@@ -3,6 +3,7 @@
 VERSION ?= v0.1.0-dev
 MODULE  := github.com/influxdb3-vault/vault-plugin-secrets-influxdb
 OUT     := .build
+PRODUCT := dedicated
 LDFLAGS := -s -w -X $(MODULE)/plugin.version=$(VERSION)
 
 # The tests in plugin/e2e need a Vault, and plugin/bench has benchmarks only.
@@ -15,8 +16,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
-dev: build ## a Vault, a simulated cluster and the plugin, with a tour of the engine; Ctrl-C ends it
-	@scripts/dev.sh $(OUT)
+dev: build ## start a Vault, a simulated InfluxDB (PRODUCT=dedicated, core, enterprise or cloud) and the plugin, and show what they do; Ctrl-C ends it
+	@scripts/dev.sh $(OUT) $(PRODUCT)
 
 .PHONY: build
 build: ## the plugin and the simulator, into .build/
@@ -48,6 +49,10 @@ LONG = go test -count=1 -v -timeout 90m ./plugin/e2e
 .PHONY: chaos
 chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $CHAOS_SEED; 40 minutes
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
+
+.PHONY: kills
+kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 3 minutes
+	STATIC_KILLS=$${STATIC_KILLS:-50} $(LONG) -run TestStaticRole_SurvivesKills
 
 .PHONY: outage
 outage: ## leases that end in an outage of $OUTAGE_MINUTES (16), longer than Vault tries to revoke them

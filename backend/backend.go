@@ -16,7 +16,7 @@
 // issues the token and confirms it; upstream.go, the only way to a driver;
 // lease.go, which also renews and revokes.
 //
-// A revocation passes lease.go and revocation.go, also that of a mount that is
+// A revocation passes lease.go, revocation.go and leadership.go, also that of a mount that is
 // being disabled (disable.go). The worker (worker.go) finds
 // records whose deadline has passed and passes them to revocation.go too.
 //
@@ -104,6 +104,8 @@ type backend struct {
 	static  staticKeeper
 	worker  worker
 
+	leadership leadership
+
 	// configMu guards the stored config and what must agree with it: it is held
 	// to compare and write the config, and to admit IDs to revoking. A record's
 	// lock may be taken while it is held, never the other way round.
@@ -135,7 +137,7 @@ func newBackend(o Options, backendUUID string) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 		Invalidate:     b.invalidate,
-		Paths: b.strict([]*framework.Path{
+		Paths: keepIndents(b.strict([]*framework.Path{
 			b.pathConfig(),
 			b.pathConfigCheck(),
 			b.pathRotateRoot(),
@@ -152,7 +154,7 @@ func newBackend(o Options, backendUUID string) *backend {
 			b.pathTidy(),
 			b.pathStatus(),
 			b.pathMetrics(),
-		}),
+		})),
 	}
 	return b
 }

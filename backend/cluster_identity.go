@@ -119,6 +119,6 @@ func (g guardedIssuer) Inspect(ctx context.Context) (server issuer.Server, can b
 	}
 	began := g.b.now()
 	server, err = inspector.Inspect(ctx)
-	g.record(callInspect, "identify the server", err, began)
-	return server, true, upstream("identify the server", err)
+	g.record(callInspect, "inspect the cluster", err, began)
+	return server, true, upstream("inspect the cluster", err)
 }

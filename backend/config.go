@@ -78,6 +78,8 @@ type storedConfig struct {
 	Fingerprint   string    `json:"fingerprint"`
 
 	RotationPeriodSecs  int64  `json:"rotation_period,omitempty"`
+	RotationCron        string `json:"rotation_schedule,omitempty"`
+	RotationWindowSecs  int64  `json:"rotation_window,omitempty"`
 	RotationDisabled    bool   `json:"disable_automated_rotation,omitempty"`
 	RotationTTLSecs     *int64 `json:"rotation_ttl,omitempty"` // absent: the default; 0: never expires
 	RotationOverlapSecs *int64 `json:"rotation_overlap,omitempty"`
@@ -93,7 +95,8 @@ func (c config) stored() storedConfig {
 		CACert: c.CACert, ClientCert: c.ClientCert, ClientKey: c.ClientKey.Reveal(),
 		InsecureTLS: c.InsecureTLS, DisableTLS: c.DisableTLS,
 		TimeoutSecs: int(c.Timeout / time.Second), MaxParallel: c.MaxParallel, Fingerprint: c.Fingerprint,
-		RotationPeriodSecs: int64(c.Rotation.Period / time.Second), RotationDisabled: c.Rotation.Disabled, RotationTTLSecs: seconds(c.Rotation.TTL),
+		RotationPeriodSecs: int64(c.Rotation.Schedule.Period / time.Second), RotationCron: c.Rotation.Schedule.Cron,
+		RotationWindowSecs: int64(c.Rotation.Schedule.Window / time.Second), RotationDisabled: c.Rotation.Disabled, RotationTTLSecs: seconds(c.Rotation.TTL),
 		RotationOverlapSecs: seconds(c.Rotation.Overlap), ExpiryWarningSecs: int64(c.Rotation.Warning / time.Second),
 	}
 }
@@ -113,7 +116,10 @@ func (s storedConfig) config() (config, error) {
 		RootID: s.RootID, RootKnown: s.RootKnown, RootExpiresAt: s.RootExpiresAt,
 		RootSince: s.RootSince, RootAccessor: s.RootAccessor, Fingerprint: s.Fingerprint,
 		Rotation: rotationPolicy{
-			Period: time.Duration(s.RotationPeriodSecs) * time.Second, Disabled: s.RotationDisabled, TTL: duration(s.RotationTTLSecs),
+			Schedule: schedule{
+				Period: time.Duration(s.RotationPeriodSecs) * time.Second, Cron: s.RotationCron, Window: time.Duration(s.RotationWindowSecs) * time.Second,
+			},
+			Disabled: s.RotationDisabled, TTL: duration(s.RotationTTLSecs),
 			Overlap: duration(s.RotationOverlapSecs), Warning: time.Duration(s.ExpiryWarningSecs) * time.Second,
 		},
 	}, nil
@@ -183,10 +189,9 @@ func (c config) place() issuer.Cluster {
 	}
 }
 
-// placeDigest identifies the place of the cluster.
+// placeDigest identifies the place of c.
 func (c config) placeDigest() string {
-	p := c.place()
-	sum := sha256.Sum256(fmt.Appendf(nil, "influxdb place %q %q %q %q %q %t %t", p.Product, p.Host, p.Port, p.APIURL, p.CACert, p.InsecureTLS, p.DisableTLS))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%#v", c.place())) // which quotes texts
 	return hex.EncodeToString(sum[:])
 }
 

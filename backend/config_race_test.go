@@ -26,7 +26,7 @@ var forcedDepartures = map[string]func(e *engine, move map[string]any){
 func TestConfigMove_ReadDuringVerification(t *testing.T) {
 	e := ready(t, nil)
 	other, move := e.otherCluster()
-	var h *held
+	var h *credential
 	other.SetHook(func(_ context.Context, step issuertest.Step) error {
 		if step == issuertest.BeforeList && h == nil {
 			h = e.creds()
@@ -42,7 +42,7 @@ func TestConfigMove_ReadDuringVerification(t *testing.T) {
 
 // leftNothingBehind checks that the mount can still revoke h, which was read
 // while somebody tried to leave the cluster without force.
-func (e *engine) leftNothingBehind(when string, h *held) {
+func (e *engine) leftNothingBehind(when string, h *credential) {
 	e.t.Helper()
 	if h == nil {
 		return
@@ -54,8 +54,8 @@ func (e *engine) leftNothingBehind(when string, h *held) {
 }
 
 // tryRead reads a credential and returns it, or nil if the engine refused.
-func (e *engine) tryRead() *held {
-	var leases []*held
+func (e *engine) tryRead() *credential {
+	var leases []*credential
 	e.tryCreds(&leases)
 	if len(leases) == 0 {
 		return nil
@@ -101,7 +101,7 @@ func TestConfigMove_ReadAtAnyMoment(t *testing.T) {
 			for n, more := 1, true; more && !t.Failed(); n++ {
 				e := ready(t, nil)
 				_, move := e.otherCluster()
-				var h *held
+				var h *credential
 				i := e.interleave(n, func() { h = e.tryRead() })
 				depart(e, move)
 				more = i.end()
@@ -119,10 +119,10 @@ func TestConfigMove_ReadAtAnyMoment(t *testing.T) {
 // cluster says about the token proves nothing: the record stays until the token
 // is revoked on its own cluster.
 func TestConfigMove_AtAnyMomentOfARevocation(t *testing.T) {
-	revocations := map[string]func(e *engine, h *held){
-		"the lease is revoked": func(e *engine, h *held) { _ = e.revoke(h) },
-		"the token is deleted": func(e *engine, h *held) { e.try(deleteOp, "tokens/"+e.accessorOf(h.id()), nil) },
-		"the lease is lost": func(e *engine, _ *held) {
+	revocations := map[string]func(e *engine, h *credential){
+		"the lease is revoked": func(e *engine, h *credential) { _ = e.revoke(h) },
+		"the token is deleted": func(e *engine, h *credential) { e.try(deleteOp, "tokens/"+e.accessorOf(h.id()), nil) },
+		"the lease is lost": func(e *engine, _ *credential) {
 			e.clock.advance(2 * time.Hour)
 			e.tick()
 		},

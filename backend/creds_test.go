@@ -157,6 +157,37 @@ func TestCreds_CallerDisconnects(t *testing.T) {
 	}
 }
 
+// A token whose record another node has changed or deleted while it was issued is
+// not handed out. It is revoked.
+func TestCreds_RecordChangedMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(e *engine, key string){
+		"revoking": func(e *engine, key string) {
+			e.edit(key, func(text string) string { return strings.Replace(text, `"issuing"`, `"revoking"`, 1) })
+		},
+		"deleted": func(e *engine, key string) {
+			if err := e.storage.Storage.Delete(context.Background(), key); err != nil {
+				e.t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := ready(t, nil)
+			e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+				if step == issuertest.AfterIssue {
+					change(e, e.records()[0])
+				}
+				return nil
+			})
+			if status, text := e.try(readOp, "creds/automation", nil); status < 400 {
+				t.Errorf("the token was handed out: %d %s", status, text)
+			}
+			if e.cluster.Calls(issuertest.AfterIssue) != 1 || e.alive() != 0 || len(e.records()) != 0 {
+				t.Errorf("%d valid tokens, records %v", e.alive(), e.records())
+			}
+		})
+	}
+}
+
 func TestCreds_UnderConcurrentInvalidations(t *testing.T) {
 	e := ready(t, nil)
 	var all sync.WaitGroup
@@ -220,7 +251,7 @@ func TestEvents_OfALease(t *testing.T) {
 	if err := e.revoke(h); err != nil {
 		t.Fatal(err)
 	}
-	e.tryCreds(new([]*held))
+	e.tryCreds(new([]*credential))
 	e.cluster.SetHook(nil)
 	h = e.creds()
 	if err := e.revoke(h); err != nil {

@@ -22,14 +22,21 @@ import (
 // no other request meanwhile.
 const cleanTime = 10 * time.Second
 
+// laneTime is how long clean waits for the worker to end, before that.
+const laneTime = 5 * time.Second
+
 // clean is called by Vault when the engine is closed: at a seal, a reload, a
 // step-down, and when the mount is disabled. It stops the worker. When the mount
 // is disabled, it revokes the tokens that are left and a root credential that
 // the engine issued, because no one can do so afterwards.
 func (b *backend) clean(ctx context.Context) {
-	b.worker.stop()
+	idle := b.worker.stop()
 	if b.storage == nil || !b.System().Tainted() {
 		return
+	}
+	select { // a token that the worker is issuing is revoked before its lane ends
+	case <-idle:
+	case <-time.After(laneTime):
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanTime)
 	defer cancel()
@@ -40,16 +47,19 @@ func (b *backend) clean(ctx context.Context) {
 
 // revokeRest revokes what a disabled mount still holds.
 func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
-	c, err := loadConfig(ctx, s)
-	if errors.Is(err, errNoConfig) {
-		return nil
-	}
-	if err != nil {
-		return err
+	c, missing := loadConfig(ctx, s)
+	if missing != nil && !errors.Is(missing, errNoConfig) {
+		return missing
 	}
 	r, underWay, err := findRotation(ctx, s)
-	if underWay && c.Root != r.Token {
+	switch {
+	case underWay && c.Root == r.Token:
+		err = b.finishRotation(ctx, s, r)
+	case underWay:
 		err = b.cancelRotation(ctx, s, r)
+	}
+	if missing != nil {
+		return err // the other tokens cannot be revoked without a config
 	}
 	if failed := b.ledger.Load(ctx, s); failed != nil {
 		return errors.Join(err, failed)

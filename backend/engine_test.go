@@ -59,10 +59,11 @@ func (c *clock) advance(d time.Duration) {
 // searched for secrets.
 type engine struct {
 	t       *testing.T
+	product string
 	clock   *clock
 	cluster *issuertest.Fake
 	data    *issuertest.Fake            // the database tokens of the same cluster
-	others  map[string]*issuertest.Fake // other clusters, by cluster_id
+	others  map[string]*issuertest.Fake // other clusters, by cluster_id or host
 	root    issuer.Token                // the root credential of cluster
 	storage *storage
 	system  *logical.StaticSystemView
@@ -74,8 +75,16 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
+	return newEngineOf(t, issuer.Dedicated)
+}
+
+// newEngineOf returns an engine with a cluster of a product, which is not
+// configured yet.
+func newEngineOf(t *testing.T, product string) *engine {
+	t.Helper()
 	e := &engine{
 		t:       t,
+		product: product,
 		clock:   &clock{now: time.Now()},
 		others:  map[string]*issuertest.Fake{},
 		storage: &storage{Storage: &logical.InmemStorage{}},
@@ -84,7 +93,11 @@ func newEngine(t *testing.T) *engine {
 		log:     &syncBuffer{},
 	}
 	e.system.MaxLeaseTTLVal = 32 * 24 * time.Hour
-	e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	if e.named() {
+		e.cluster, e.root = issuertest.NewNamedFake(e.clock.Now, traitsOf(product))
+	} else {
+		e.cluster, e.root = issuertest.NewFake(e.clock.Now)
+	}
 	e.cluster.Add("another program", time.Time{})
 	e.data = issuertest.NewFakeOf(e.cluster)
 	e.restart()
@@ -122,13 +135,18 @@ func (e *engine) restart() {
 // drivers returns the same two drivers for every product.
 func (e *engine) drivers() backend.Drivers {
 	types := map[string]issuer.Driver{backend.Management: e, backend.Database: e.data}
-	return backend.Drivers{issuer.Dedicated: types, issuer.Clustered: types}
+	return backend.Drivers{
+		issuer.Dedicated: types, issuer.Clustered: types,
+		issuer.Core: {backend.Management: e}, issuer.Enterprise: types, issuer.Cloud: types,
+	}
 }
 
-// Open implements issuer.Driver: each cluster_id is another cluster.
+// Open implements issuer.Driver: each cluster_id or host is another cluster.
 func (e *engine) Open(c issuer.Cluster) issuer.Issuer {
-	if fake := e.others[c.ClusterID]; fake != nil {
-		return fake.Open(c)
+	for _, name := range []string{c.ClusterID, c.Host} {
+		if fake := e.others[name]; fake != nil {
+			return fake.Open(c)
+		}
 	}
 	return e.cluster.Open(c)
 }
@@ -271,6 +289,9 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 	data := map[string]any{
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "mgmt_token": e.root.Secret.Reveal(),
 	}
+	if e.named() {
+		data = map[string]any{"product": e.product, "host": host, "admin_token": e.root.Secret.Reveal()}
+	}
 	for _, change := range changes {
 		for field, value := range change {
 			data[field] = value
@@ -285,32 +306,38 @@ func (e *engine) config(changes ...map[string]any) map[string]any {
 // ready returns an engine with a config and the role automation.
 func ready(t *testing.T, role map[string]any) *engine {
 	t.Helper()
-	e := newEngine(t)
+	return readyOf(t, issuer.Dedicated, role)
+}
+
+// readyOf is ready with a cluster of a product.
+func readyOf(t *testing.T, product string, role map[string]any) *engine {
+	t.Helper()
+	e := newEngineOf(t, product)
 	e.configure()
 	e.write("roles/automation", role)
 	return e
 }
 
-// A held is a credential that a client holds, and its lease as Vault keeps it.
-type held struct {
+// A credential is a token that a client holds, and its lease as Vault keeps it.
+type credential struct {
 	*logical.Response
 	issued, end time.Time
 	revoking    bool // Vault is revoking it: the token may be revoked already
 }
 
-func (h *held) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
-func (h *held) id() string            { return h.Data["token_id"].(string) }
+func (h *credential) secret() issuer.Secret { return issuer.NewSecret(h.Data["token"].(string)) }
+func (h *credential) id() string            { return h.Data["token_id"].(string) }
 
 // creds reads a credential of the role automation.
-func (e *engine) creds() *held {
+func (e *engine) creds() *credential {
 	e.t.Helper()
 	resp := e.read("creds/automation")
 	now := e.clock.Now()
-	return &held{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
+	return &credential{Response: resp, issued: now, end: now.Add(resp.Secret.TTL)}
 }
 
 // renew sends the renewal of a lease as Vault does, and returns the answer.
-func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, error) {
+func (e *engine) renew(h *credential, increment time.Duration) (*logical.Response, error) {
 	secret := *h.Secret
 	secret.IssueTime, secret.Increment = h.issued, increment
 	return e.HandleRequest(e.t.Context(), &logical.Request{
@@ -319,7 +346,7 @@ func (e *engine) renew(h *held, increment time.Duration) (*logical.Response, err
 }
 
 // revoke sends the revocation of a lease as Vault does.
-func (e *engine) revoke(h *held) error {
+func (e *engine) revoke(h *credential) error {
 	_, err := e.HandleRequest(e.t.Context(), &logical.Request{
 		Operation: logical.RevokeOperation, Path: "creds/automation", Secret: h.Secret, Data: h.Data, Storage: e.storage,
 	})
@@ -339,12 +366,12 @@ func (e *engine) tick() {
 // pass lets time pass, with a tick every minute.
 func (e *engine) pass(d time.Duration) {
 	e.t.Helper()
-	e.passBy(time.Minute, d)
+	e.passInSteps(time.Minute, d)
 }
 
-// passBy lets time pass with a tick after every step, which makes long times
+// passInSteps lets time pass with a tick after every step, which makes long times
 // quick.
-func (e *engine) passBy(step, d time.Duration) {
+func (e *engine) passInSteps(step, d time.Duration) {
 	e.t.Helper()
 	for ; d > 0; d -= step {
 		e.clock.advance(min(d, step))

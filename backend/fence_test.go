@@ -84,9 +84,9 @@ func TestFence_NodeThatMayNotWriteNeverReachesTheCluster(t *testing.T) {
 // The node loses its right to write between any two steps of a revocation or a
 // renewal. What it has begun, the next active node finds in the ledger.
 func TestFence_RightToWriteLostAtAnyMoment(t *testing.T) {
-	acts := map[string]func(e *engine, h *held){
-		"revoke": func(e *engine, h *held) { _ = e.revoke(h) },
-		"renew":  func(e *engine, h *held) { _, _ = e.renew(h, 0) },
+	acts := map[string]func(e *engine, h *credential){
+		"revoke": func(e *engine, h *credential) { _ = e.revoke(h) },
+		"renew":  func(e *engine, h *credential) { _, _ = e.renew(h, 0) },
 	}
 	for name, act := range acts {
 		t.Run(name, func(t *testing.T) {
@@ -130,9 +130,9 @@ func (e *engine) loseRightToWrite() {
 // A revocation asks the cluster also when the token should have expired by
 // Vault's clock, which may have jumped.
 func TestRevoke_ClockThatJumpedIsNoProof(t *testing.T) {
-	revocations := map[string]func(e *engine, h *held, accessor string){
-		"the lease is revoked": func(e *engine, h *held, _ string) { _ = e.revoke(h) },
-		"the token is deleted": func(e *engine, _ *held, accessor string) { e.try(deleteOp, "tokens/"+accessor, nil) },
+	revocations := map[string]func(e *engine, h *credential, accessor string){
+		"the lease is revoked": func(e *engine, h *credential, _ string) { _ = e.revoke(h) },
+		"the token is deleted": func(e *engine, _ *credential, accessor string) { e.try(deleteOp, "tokens/"+accessor, nil) },
 	}
 	for name, revoke := range revocations {
 		t.Run(name, func(t *testing.T) {

@@ -164,7 +164,7 @@ func FuzzConfigFields(f *testing.F) {
 			Timeout: time.Duration(timeout) * time.Second, MaxParallel: parallel,
 		}
 		c.RootID = id
-		c.Rotation.Period = time.Duration(period) * time.Second
+		c.Rotation.Schedule.Period = time.Duration(period) * time.Second
 		err := c.validate()
 		if err != nil {
 			if len(root) > 20 && strings.Contains(err.Error(), root) || len(key) > 20 && strings.Contains(err.Error(), key) {

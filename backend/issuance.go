@@ -50,6 +50,7 @@ type order struct {
 	displayName string
 	entityID    string
 	revokeOn    string // as in ledger.Record
+	mount       string // path of the mount, for logs
 
 	// hold makes something responsible for the token: a lease, a rotation, a
 	// check. It may store the secret. Then it sets the LeaseEnd and Deadline of

@@ -71,11 +71,11 @@ func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, 
 	l.token, l.record, err = b.issue(ctx, s, c, o)
 	took := logDuration(b.now().Sub(began))
 	if err != nil {
-		b.Logger().Warn("token not issued", "role", o.role, "accessor", l.record.Accessor, "duration", took, "error", err)
+		b.Logger().Warn("token not issued", "mount", o.mount, "role", o.role, "accessor", l.record.Accessor, "duration", took, "error", err)
 		b.event(ctx, "issue-fail", "creds/"+o.role, "role", o.role, "token_id", l.record.TokenID)
 		return leasedToken{}, err
 	}
-	b.Logger().Info("token issued", "role", o.role, "accessor", l.record.Accessor, "token_id", l.token.ID,
+	b.Logger().Info("token issued", "mount", o.mount, "role", o.role, "accessor", l.record.Accessor, "token_id", l.token.ID,
 		"display_name", l.record.DisplayName, "entity_id", l.record.EntityID,
 		"ttl", logDuration(l.ttl), "expires_at", timestamp(o.expiresAt), "duration", took)
 	b.event(ctx, "issue", "creds/"+o.role, "role", o.role, "token_id", l.token.ID)
@@ -122,6 +122,7 @@ func (b *backend) renewLease(ctx context.Context, req *logical.Request) (*logica
 			return refusal{err}
 		}
 		resp.Secret.TTL, resp.Secret.MaxTTL = grant.ttl, grant.maxTTL
+		resp.Warnings = grant.warnings(role, req.Secret.Increment, r.ExpiresAt)
 		r.LeaseEnd = grant.latestEnd
 		if deadline := r.LeaseEnd.Add(activeMargin); deadline.After(r.Deadline) {
 			r.Deadline = deadline

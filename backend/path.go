@@ -104,11 +104,12 @@ func writes(op logical.Operation) bool {
 // secretFields are the request fields that hold a secret.
 var secretFields = []string{"mgmt_token", "admin_token", "client_key"}
 
-// HandleRequest refuses secrets that are not strings before the framework sees
-// them. A field that is given twice is a list, and the error of the framework
-// would quote it in the answer and in Vault's logs.
+// HandleRequest refuses values of the wrong type, and names that no object can have,
+// before the framework sees them. The error of the framework would quote a secret
+// that is given twice, in the answer and in Vault's logs, would name functions of
+// Go, and would give no reason for the refusal of a name.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := checkSecretFields(req); err != nil {
+	if err := b.checkRequest(req); err != nil {
 		return nil, err
 	}
 	return b.Backend.HandleRequest(ctx, req)
@@ -117,10 +118,62 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // HandleExistenceCheck runs before HandleRequest. Vault answers its errors with
 // "internal error", so the refusal is left to HandleRequest.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
-	if checkSecretFields(req) != nil {
+	if b.checkRequest(req) != nil {
 		return true, true, nil
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// namedPaths are the paths that are followed by the name of an object.
+var namedPaths = []string{"roles", "creds", "static-roles", "static-creds", "rotate-role", "tokens"}
+
+// checkRequest checks the name and the types of the fields of a request. A renewal
+// and a revocation have no fields: their data is the answer that issued the
+// credential.
+func (b *backend) checkRequest(req *logical.Request) error {
+	switch req.Operation {
+	case logical.CreateOperation, logical.ReadOperation, logical.UpdateOperation, logical.DeleteOperation, logical.ListOperation:
+	default:
+		return nil
+	}
+	if err := checkSecretFields(req); err != nil {
+		return err
+	}
+	path := b.Route(req.Path)
+	if path == nil {
+		folder, name, _ := strings.Cut(req.Path, "/")
+		if slices.Contains(namedPaths, folder) && name != "" && req.Operation != logical.ListOperation {
+			return badRequest("%q is not a valid name: a name has letters, digits, -, . and _, and begins and ends with a letter, a digit or _", shorten(name))
+		}
+		return nil
+	}
+	d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
+	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
+		if path.Fields[name] == nil {
+			continue // see refuseUnknown
+		}
+		if _, _, err := d.GetOkErr(name); err != nil {
+			return badRequest("%s must be %s", name, nameOfType(path.Fields[name].Type))
+		}
+	}
+	return nil
+}
+
+// nameOfType describes the values of a type of field.
+func nameOfType(t framework.FieldType) string {
+	switch t {
+	case framework.TypeInt:
+		return "a whole number"
+	case framework.TypeBool:
+		return "true or false"
+	case framework.TypeDurationSecond:
+		return "a duration such as 30s, 10m or 24h, or a number of seconds; it must not be negative"
+	case framework.TypeCommaStringSlice:
+		return "a list of names, separated by commas"
+	case framework.TypeKVPairs:
+		return "a map: key=value, more than once if needed, or a JSON object of strings"
+	}
+	return "a string, given once"
 }
 
 func checkSecretFields(req *logical.Request) error {
@@ -132,6 +185,17 @@ func checkSecretFields(req *logical.Request) error {
 		}
 	}
 	return nil
+}
+
+// keepIndents puts a line before help texts that begin with an indented example.
+// The framework removes space at the beginning of a text.
+func keepIndents(paths []*framework.Path) []*framework.Path {
+	for _, path := range paths {
+		if strings.HasPrefix(path.HelpDescription, "\n    ") {
+			path.HelpDescription = "Examples:\n" + path.HelpDescription
+		}
+	}
+	return paths
 }
 
 func refuseUnknown(data map[string]any, fields map[string]*framework.FieldSchema) error {

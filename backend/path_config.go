@@ -57,7 +57,9 @@ func (b *backend) pathConfig() *framework.Path {
 			"request_timeout":            {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "Time limit of one request to the cluster, 1s to 40s. Default: 30s."},
 			"max_parallel":               {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "Number of requests to the cluster at the same time, 1 to 64. Default: 4."},
 			"rotation_period":            {Type: framework.TypeDurationSecond, Description: "Time between rotations of the root credential, at least 1h. Default: 0, no periodic rotation."},
-			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false, which rotates it after rotation_period, and before it expires if the engine issued it."},
+			"rotation_schedule":          {Type: framework.TypeString, Description: "Cron expression of five fields, in UTC, at which the root credential is rotated, for example \"0 3 * * SAT\". Activations must be at least 1h apart. Excludes rotation_period. Default: none."},
+			"rotation_window":            {Type: framework.TypeDurationSecond, Description: "How long after an activation of rotation_schedule the rotation may begin, at least 1h. If it cannot, it waits for the next activation. Default: 0, no limit."},
+			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false, which rotates it after rotation_period or at rotation_schedule, and before it expires if the engine issued it."},
 			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential. Default: three rotation periods, or 8760h without a period. 0: it never expires, which product=core, enterprise and cloud do not allow."},
 			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout, and at least 1m for product=core, enterprise and cloud."},
 			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or a warning is given if nothing rotates it. Default: 168h."},
@@ -76,7 +78,7 @@ func (b *backend) pathConfig() *framework.Path {
 				"ca_cert": {Type: framework.TypeString}, "client_cert": {Type: framework.TypeString},
 				"insecure_tls": {Type: framework.TypeBool}, "disable_tls": {Type: framework.TypeBool},
 				"request_timeout": {Type: framework.TypeInt}, "max_parallel": {Type: framework.TypeInt},
-				"rotation_period": {Type: framework.TypeInt}, "rotation_ttl": {Type: framework.TypeInt},
+				"rotation_period": {Type: framework.TypeInt}, "rotation_schedule": {Type: framework.TypeString}, "rotation_window": {Type: framework.TypeInt}, "rotation_ttl": {Type: framework.TypeInt},
 				"rotation_overlap": {Type: framework.TypeInt}, "expiry_warning": {Type: framework.TypeInt},
 				"disable_automated_rotation": {Type: framework.TypeBool},
 				"last_vault_rotation":        {Type: framework.TypeString}, "next_vault_rotation": {Type: framework.TypeString},
@@ -298,7 +300,7 @@ func (b *backend) isLedgerToken(id string) bool {
 func (b *backend) retiredRoots() map[string]bool {
 	ids := map[string]bool{}
 	for _, e := range b.ledger.All() {
-		if e.Role == rootRole {
+		if e.Role == rootRole && e.TokenID != "" {
 			ids[e.TokenID] = true
 		}
 	}
@@ -331,7 +333,7 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 	}
 	b.root.checkNext(time.Time{})
 	b.static.checkAll()
-	b.ledger.Resume(b.now())
+	b.retryRevocations(ch)
 	if ch.replacesRoot() && ch.leavesCluster() {
 		if err := b.revokeItself(ctx, s, ch.old, retired); err != nil {
 			b.Logger().Warn("token not revoked", "role", rootRole, "accessor", retired.Accessor, "token_id", retired.TokenID, "error", err)
@@ -340,6 +342,20 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 		}
 	}
 	return warnings, nil
+}
+
+// retryRevocations makes the records due whose tokens can be revoked again, because
+// their cluster is configured again.
+func (b *backend) retryRevocations(ch configChange) {
+	if ch.delete || ch.new.Fingerprint == ch.old.Fingerprint {
+		return
+	}
+	now := b.now()
+	for _, e := range b.ledger.All() {
+		if e.State != ledger.Active && e.Fingerprint == ch.new.Fingerprint && e.Deadline.After(now.Add(issueWindow)) {
+			b.ledger.Postpone(e.Accessor, now)
+		}
+	}
 }
 
 func (b *backend) storeChange(ctx context.Context, s logical.Storage, ch configChange, retired ledger.Record) error {
@@ -378,7 +394,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"product": c.Product, "host": c.Host, "port": c.port(), "ca_cert": c.CACert, "client_cert": c.ClientCert,
 		"insecure_tls": c.InsecureTLS, "disable_tls": c.DisableTLS,
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,
-		"rotation_period": int(c.Rotation.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
+		"rotation_period": int(c.Rotation.Schedule.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
 		"rotation_overlap": int(c.overlap().Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
 		"disable_automated_rotation": c.Rotation.Disabled, "mount_tag": string(b.tag),
 	}
@@ -390,7 +406,8 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	if c.UUID != "" {
 		data["cluster_uuid"] = c.UUID
 	}
-	c.describeRoot(data)
+	c.Rotation.Schedule.describe(data)
+	c.describeRoot(data, b.now())
 	resp := &logical.Response{Data: data}
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
@@ -399,7 +416,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 }
 
 // describeRoot adds what is known about the root credential to an answer.
-func (c config) describeRoot(data map[string]any) {
+func (c config) describeRoot(data map[string]any, now time.Time) {
 	data[c.rootField()+"_id"] = c.RootID
 	if c.RootID != "" {
 		data[c.rootField()+"_expires_at"] = c.rootExpiry()
@@ -407,7 +424,7 @@ func (c config) describeRoot(data map[string]any) {
 	if c.RootAccessor != "" {
 		data["last_vault_rotation"] = timestamp(c.RootSince)
 	}
-	if next := c.nextRotation(); !next.IsZero() {
+	if next := c.nextRotation(now); !next.IsZero() {
 		data["next_vault_rotation"] = timestamp(next)
 	}
 }

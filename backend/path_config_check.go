@@ -98,10 +98,10 @@ func (s checkStep) failure(i int, passed []string, cause error) error {
 	if len(passed) > 0 {
 		before = "passed: " + strings.Join(passed, ", ")
 	}
-	return &upstreamError{
-		fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before),
-		fmt.Errorf("%w. %s", cause, s.advice),
+	if !errors.Is(cause, issuer.ErrUnreachable) || !errors.Is(cause, issuer.ErrRefused) { // which says itself what to check
+		cause = fmt.Errorf("%w. %s", cause, s.advice)
 	}
+	return &upstreamError{fmt.Sprintf("step %d of %d, %s, failed (%s)", i+1, len(checkSteps), s.name, before), cause}
 }
 
 func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

@@ -84,7 +84,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, r role, 
 	}
 	l, err := b.issueLeased(ctx, req.Storage, c, t, order{
 		role: r.Name, tokenType: r.tokenType(), read: r.Read, write: r.Write, maxActive: r.MaxActive,
-		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID, revokeOn: r.storedRevokeOn(),
+		expiresAt: t.ExpiresAt, text: text, displayName: req.DisplayName, entityID: req.EntityID, revokeOn: r.storedRevokeOn(), mount: req.MountPoint,
 	})
 	if err != nil {
 		return nil, err

@@ -120,15 +120,15 @@ func (b *backend) explainExpiry(ctx context.Context, s logical.Storage, r rotati
 	if err != nil || r.ExpiresAt.IsZero() {
 		return
 	}
-	next := c.nextRotation()
+	next := c.nextRotation(b.now())
 	if !next.IsZero() {
 		resp.Data["next_vault_rotation"] = timestamp(next)
 	}
 	switch {
-	case !r.From.RootExpiresAt.IsZero() || c.Rotation.Period > 0 && !c.Rotation.Disabled:
+	case !r.From.RootExpiresAt.IsZero() || c.Rotation.regular() && !c.Rotation.Disabled:
 	case next.IsZero():
 		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s, and nothing rotates it, because disable_automated_rotation is set. Rotate it before then, or the mount stops working.", timestamp(r.ExpiresAt)))
 	default:
-		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s; the engine rotates it at %s. Set rotation_period in config to choose when.", timestamp(r.ExpiresAt), timestamp(next)))
+		resp.AddWarning(fmt.Sprintf("The previous root credential never expired. The new one expires at %s; the engine rotates it at %s. Set rotation_period or rotation_schedule in config to choose when.", timestamp(r.ExpiresAt), timestamp(next)))
 	}
 }

@@ -112,7 +112,7 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 		data["next_vault_rotation"], until = timestamp(next), next
 	}
 	ttl := ceilSeconds(until.Sub(now))
-	if !next.IsZero() && now.After(next) {
+	if !next.IsZero() && !now.Before(next) {
 		ttl = int(overdueTTL.Seconds())
 		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It stays in use until it expires at %s. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}
@@ -198,22 +198,26 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	if next := creds.nextSwitch(b.now()); !next.IsZero() {
 		resp.Data["next_vault_rotation"] = timestamp(next)
 	}
-	if d.Get("force").(bool) {
+	force := d.Get("force").(bool)
+	if force {
 		resp.Data["previous_revoked_after"] = timestamp(b.now())
-		b.revokePrevious(ctx, req.Storage, r, current.Accessor, resp)
 	}
+	b.revokePrevious(ctx, req.Storage, r, current.Accessor, force, resp)
 	return resp, nil
 }
 
-// revokePrevious revokes all tokens of the role but one, now.
-func (b *backend) revokePrevious(ctx context.Context, s logical.Storage, r staticRole, current string, resp *logical.Response) {
+// revokePrevious revokes the tokens of the role that the current one has replaced:
+// all of them with force, otherwise those whose grace period is over. One of them
+// is the older of two previous tokens. It must not wait for the worker, because it
+// counts against the limit of the next rotation.
+func (b *backend) revokePrevious(ctx context.Context, s logical.Storage, r staticRole, current string, force bool, resp *logical.Response) {
 	var records []ledger.Record
 	for _, e := range b.ledger.OfRole(r.ledgerRole()) {
-		if e.Accessor == current || b.ledger.InFlight(e.Accessor) {
+		if e.Accessor == current || b.ledger.InFlight(e.Accessor) || !force && e.Deadline.After(b.now()) {
 			continue
 		}
 		record, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(record *ledger.Record) error {
-			record.State, record.Deadline = ledger.Revoking, b.now()
+			b.revokeNow(record)
 			return nil
 		})
 		if err == nil {
@@ -221,6 +225,6 @@ func (b *backend) revokePrevious(ctx context.Context, s logical.Storage, r stati
 		}
 	}
 	if failed := b.settle(ctx, s, records...); len(failed) > 0 {
-		resp.AddWarning("The previous token could not be revoked yet. The engine keeps trying; see status.")
+		resp.AddWarning("A previous token could not be revoked yet. The engine keeps trying; see status.")
 	}
 }

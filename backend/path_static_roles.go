@@ -114,9 +114,6 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		old = staticRole{Name: name, TokenType: Database, Description: defaultStaticDescription}
 	}
 	r := old.with(d)
-	if exists {
-		r = r.switchKind(d)
-	}
 	if err := r.validate(); err != nil {
 		return fail(badRequest("%v", err))
 	}
@@ -161,6 +158,9 @@ func (b *backend) putStaticRole(ctx context.Context, s logical.Storage, r static
 // token can be issued, nothing is stored.
 func (b *backend) createStatic(ctx context.Context, s logical.Storage, r staticRole) (warning string, err error) {
 	c, err := loadConfig(ctx, s)
+	if err == nil {
+		err = b.ledger.LoadRole(ctx, s, r.ledgerRole())
+	}
 	if err != nil {
 		return "", err
 	}
@@ -188,17 +188,18 @@ func (b *backend) undoCreate(ctx context.Context, s logical.Storage, r staticRol
 }
 
 // changeStatic stores a changed role. A staged token that the changed role would
-// not issue is replaced, and the next change is planned again.
+// not issue is replaced, and the next change is planned again. The role is stored
+// after that, so that a request that failed can be repeated.
 func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r staticRole) error {
-	if err := b.putStaticRole(ctx, s, r); err != nil {
-		return err
-	}
 	if old.sameTokens(r) {
-		return nil
+		return b.putStaticRole(ctx, s, r)
 	}
 	creds, err := b.reconcile(ctx, s, r)
-	if err != nil || creds.Current == nil {
+	if err != nil {
 		return err
+	}
+	if creds.Current == nil {
+		return b.putStaticRole(ctx, s, r)
 	}
 	current := *creds.Current
 	if old.Schedule != r.Schedule || old.Disabled != r.Disabled || old.grace() != r.grace() {
@@ -208,11 +209,14 @@ func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r st
 	if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
 		return err
 	}
+	if err := b.putStaticRole(ctx, s, r); err != nil {
+		return err
+	}
 	return b.retireOthers(ctx, s, r, creds)
 }
 
 // planFrom plans the next change of a current token by a changed role, far enough
-// in the future to stage its successor.
+// in the future to stage its successor, unless the token expires before.
 func (b *backend) planFrom(r staticRole, current staticToken) time.Time {
 	at, now := b.plan(r, current.SwitchAt, current.ExpiresAt), b.now()
 	if at.IsZero() || at.After(now.Add(stageLead)) {
@@ -221,7 +225,7 @@ func (b *backend) planFrom(r staticRole, current staticToken) time.Time {
 	if r.Schedule.Cron != "" {
 		return b.plan(r, now.Add(stageLead), current.ExpiresAt)
 	}
-	return floorSecond(now.Add(stageLead))
+	return floorSecond(earlier(now.Add(stageLead), current.ExpiresAt.Add(-r.grace())))
 }
 
 // warnings explains effects of the role that its author may not expect.

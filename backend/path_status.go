@@ -76,7 +76,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config, resp *logical.Response) error {
 	data := resp.Data
 	data["cluster"] = c.Fingerprint
-	c.describeRoot(data)
+	c.describeRoot(data, b.now())
 	if !c.RootSince.IsZero() {
 		data[c.rootField()+"_since"] = timestamp(c.RootSince)
 	}
@@ -84,7 +84,7 @@ func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config,
 	if underWay {
 		data["rotation_to"], data["rotation_since"] = r.TokenID, timestamp(r.StartedAt)
 	}
-	b.root.describe(data, underWay || !c.nextRotation().IsZero())
+	b.root.describe(data, underWay || !c.nextRotation(b.now()).IsZero())
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
 	}
@@ -131,7 +131,7 @@ func (b *backend) describeLedger(ctx context.Context, s logical.Storage, c confi
 	data["tokens_issuing"], data["tokens_active"], data["tokens_revoking"] = states[ledger.Issuing], states[ledger.Active], states[ledger.Revoking]
 	if elsewhere > 0 {
 		data["tokens_on_other_clusters"] = elsewhere
-		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
+		resp.AddWarning(fmt.Sprintf("The ledger holds %s of a cluster that is not configured any more. The mount cannot revoke tokens there. Their records are deleted after they have expired, except those of InfluxDB 3 Core, Enterprise and Cloud, where expired tokens stay until they are deleted. If the cluster is gone for good, delete each record with `vault write %stokens/<accessor> forget=true`; `vault list -detailed %stokens/detailed` shows which they are.", plural(elsewhere, "token"), mount, mount))
 	}
 	if !summary.NextDeadline.IsZero() {
 		data["next_deadline"] = timestamp(summary.NextDeadline)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -63,7 +65,7 @@ and the root credential, are never revoked.
 type comparison struct {
 	listed, foreign int
 	held            int                     // records
-	unknown         []issuer.Info           // valid tokens of this mount without a record
+	unknown         []string                // IDs
 	dead            []ledger.Entry          // in the ledger
 	missing         map[string]ledger.Entry // in the ledger and not listed, by accessor
 }
@@ -137,7 +139,7 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 				found.dead = append(found.dead, e)
 			}
 		case !gone && info.ID != c.RootID && !b.ledger.Has(accessor):
-			found.unknown = append(found.unknown, info)
+			found.unknown = append(found.unknown, info.ID)
 		}
 		return nil
 	})
@@ -158,42 +160,25 @@ func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledg
 			err = errors.Join(err, failed)
 			continue
 		}
+		if name, ok := strings.CutPrefix(e.Role, staticPrefix); ok {
+			b.static.checkNext(name, time.Time{}) // the token may be the current one, which must be replaced
+		}
 		n++
 	}
 	return n, err
 }
 
-// tidyRole is the name in place of a role for tokens that tidy has found without a
-// record.
-const tidyRole = "-tidy"
-
-// revokeUnknown revokes tokens that have the tag of the mount and no record. Each
-// gets a record first: a node that has lost the leadership cannot store it. The
-// ledger of such a node is old, and the tokens may be those of the new leader.
-func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, c config, tokenType string, unknown []issuer.Info) (n int, err error) {
-	var records []ledger.Record
-	for _, info := range unknown {
-		accessor, _ := b.tag.accessor(info.Description)
-		issued := info.CreatedAt
-		if issued.IsZero() {
-			issued = b.now()
+// revokeUnknown revokes tokens that have the tag of the mount and no record.
+func (b *backend) revokeUnknown(ctx context.Context, s logical.Storage, c config, tokenType string, ids []string) (n int, err error) {
+	unknown := map[string][]string{"": ids}
+	failed := b.revokeIDs(ctx, s, b.issuerOf(c, tokenType), c, unknown)
+	for _, id := range ids {
+		b.metrics.count(opRevoke, failed[id])
+		if failed[id] != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", id, failed[id]))
 		}
-		r := ledger.Record{
-			TokenType: tokenType, Role: tidyRole, Accessor: accessor, State: ledger.Revoking, TokenID: info.ID,
-			Description: info.Description, Fingerprint: c.Fingerprint,
-			IssuedAt: issued, ConfirmedAt: issued, ExpiresAt: info.ExpiresAt, Deadline: b.now(),
-		}
-		if failed := b.ledger.Put(ctx, s, r); failed != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", info.ID, failed))
-			continue
-		}
-		records = append(records, r)
 	}
-	failed := b.settle(ctx, s, records...)
-	for accessor, cause := range failed {
-		err = errors.Join(err, fmt.Errorf("accessor %s: %w", accessor, cause))
-	}
-	return len(records) - len(failed), err
+	return len(ids) - len(failed), err
 }
 
 func (found comparison) response(dry bool, revoked, forgotten int) *logical.Response {
@@ -203,7 +188,7 @@ func (found comparison) response(dry bool, revoked, forgotten int) *logical.Resp
 	}
 	return &logical.Response{Data: map[string]any{
 		"dry_run": dry, "listed": found.listed, "foreign": found.foreign, "in_ledger": found.held,
-		"unknown": len(found.unknown), "unknown_ids": examples(idsOf(found.unknown)),
+		"unknown": len(found.unknown), "unknown_ids": examples(found.unknown),
 		"dead": len(found.dead), "dead_ids": examples(namesOf(found.dead)),
 		"not_listed": len(missing), "not_listed_ids": examples(namesOf(missing)),
 		"revoked": revoked, "forgotten": forgotten,
@@ -220,14 +205,6 @@ func namesOf(entries []ledger.Entry) (names []string) {
 		}
 	}
 	return names
-}
-
-// idsOf returns the IDs of tokens.
-func idsOf(infos []issuer.Info) (ids []string) {
-	for _, info := range infos {
-		ids = append(ids, info.ID)
-	}
-	return ids
 }
 
 // examples limits the number of names in an answer.

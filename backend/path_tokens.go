@@ -190,7 +190,7 @@ func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *fram
 		}
 	}
 	r, err = b.ledger.Change(ctx, req.Storage, r.Role, r.Accessor, func(r *ledger.Record) error {
-		r.State, r.Deadline = ledger.Revoking, b.now()
+		b.revokeNow(r)
 		return nil
 	})
 	if errors.Is(err, ledger.ErrNotFound) {
@@ -205,6 +205,15 @@ func (b *backend) tokenDelete(ctx context.Context, req *logical.Request, d *fram
 	}
 	b.event(ctx, "revoke", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)
 	return nil, nil
+}
+
+// revokeNow makes a record due for revocation. An issuing record stays issuing: its
+// token may not exist, and the limits on the tokens of a role know that.
+func (b *backend) revokeNow(r *ledger.Record) {
+	r.Deadline = b.now()
+	if r.State != ledger.Issuing {
+		r.State = ledger.Revoking
+	}
 }
 
 // tokenForget deletes the record of a token that no one can revoke, because its

@@ -55,7 +55,7 @@ func TestPaths_OnlyCredsAnswersWithALease(t *testing.T) {
 func TestLostAnswers_ExactlyTheirTokensAreRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, map[string]any{"ttl": "24h"})
-		leased := []*held{e.creds(), e.creds()}
+		leased := []*credential{e.creds(), e.creds()}
 		e.failReads("automation", issuertest.AfterIssue, 3)
 		var lost, strangers []issuer.Token
 		for _, info := range e.tagged() {
@@ -128,14 +128,14 @@ func TestAccessor_IsLongUniqueAndNeverCut(t *testing.T) {
 
 // A cluster that hangs in any call holds up no request that does not need it.
 func TestSlowCluster_HoldsUpNoOtherRequest(t *testing.T) {
-	requests := map[string]func(e *engine, h *held){
-		"read a credential": func(e *engine, _ *held) { e.try(readOp, "creds/automation", nil) },
-		"revoke a lease":    func(e *engine, h *held) { _ = e.revoke(h) },
-		"write config":      func(e *engine, _ *held) { e.tryWrite("config", map[string]any{"max_parallel": 5}) },
-		"check config":      func(e *engine, _ *held) { e.tryWrite("config/check", nil) },
-		"rotate":            func(e *engine, _ *held) { e.tryWrite("config/rotate-root", nil) },
-		"tidy":              func(e *engine, _ *held) { e.tryWrite("tidy", map[string]any{"dry_run": false}) },
-		"delete a token":    func(e *engine, h *held) { e.try(deleteOp, "tokens/"+e.accessorOf(h.id()), nil) },
+	requests := map[string]func(e *engine, h *credential){
+		"read a credential": func(e *engine, _ *credential) { e.try(readOp, "creds/automation", nil) },
+		"revoke a lease":    func(e *engine, h *credential) { _ = e.revoke(h) },
+		"write config":      func(e *engine, _ *credential) { e.tryWrite("config", map[string]any{"max_parallel": 5}) },
+		"check config":      func(e *engine, _ *credential) { e.tryWrite("config/check", nil) },
+		"rotate":            func(e *engine, _ *credential) { e.tryWrite("config/rotate-root", nil) },
+		"tidy":              func(e *engine, _ *credential) { e.tryWrite("tidy", map[string]any{"dry_run": false}) },
+		"delete a token":    func(e *engine, h *credential) { e.try(deleteOp, "tokens/"+e.accessorOf(h.id()), nil) },
 	}
 	for name, request := range requests {
 		t.Run(name, func(t *testing.T) {

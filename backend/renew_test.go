@@ -15,7 +15,7 @@ import (
 // read a new credential and restart the workload.
 type consumer struct {
 	e        *engine
-	lease    *held
+	lease    *credential
 	duration int64 // seconds, as last granted
 }
 

@@ -154,15 +154,20 @@ func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guard
 	slices.Sort(all)
 	admitted, failed := b.fence(ctx, s, c, slices.Compact(all))
 	defer b.unfence(admitted)
-	if len(admitted) > 0 {
-		maps.Copy(failed, client.Revoke(ctx, admitted...))
+	if len(admitted) == 0 {
+		return failed
 	}
+	if err := b.leadership.prove(ctx, s, b.now()); err != nil {
+		maps.Copy(failed, errorForAll(admitted, err))
+		return failed
+	}
+	maps.Copy(failed, client.Revoke(ctx, admitted...))
 	return failed
 }
 
 // fence admits the IDs that may be revoked with c. It refuses the root
-// credential, the one that a rotation is about to install, and everything if c
-// is not the stored config any more. An admitted ID is in b.revoking until
+// credential, the two of a rotation that is under way, and everything if c is not
+// the stored config any more. An admitted ID is in b.revoking until
 // unfence, and swapRoot refuses to install it as the root credential.
 func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []string) (admitted []string, failed map[string]error) {
 	b.configMu.Lock()
@@ -171,14 +176,14 @@ func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []
 	if err == nil && now.Fingerprint != c.Fingerprint {
 		err = errOtherCluster
 	}
-	next, _, err2 := findRotation(ctx, s)
+	next, underWay, err2 := findRotation(ctx, s)
 	if err = errors.Join(err, err2); err != nil {
 		return nil, errorForAll(ids, err)
 	}
 	failed = map[string]error{}
 	for _, id := range ids {
 		switch {
-		case id == now.RootID:
+		case id == now.RootID, underWay && !next.Cancelled && id == next.From.RootID: // whose swap may not have happened
 			failed[id] = errIsRoot
 		case id == next.TokenID && !next.Cancelled:
 			failed[id] = errIsNextRoot

@@ -189,7 +189,7 @@ func TestRenew_RefusedWhileTheTokenIsRevoked(t *testing.T) {
 // batches.
 func TestDisable_RevokesInBatches(t *testing.T) {
 	e := ready(t, nil)
-	var leases []*held
+	var leases []*credential
 	for range 200 {
 		leases = append(leases, e.creds())
 	}

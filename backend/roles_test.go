@@ -15,7 +15,7 @@ func TestRole_IsCheckedAndRead(t *testing.T) {
 	}
 	e.write("roles/automation", map[string]any{"max_ttl": "8h"})
 	want := map[string]any{
-		"ttl": 3600, "max_ttl": 28800, "description": "{{.RoleName}} {{.DisplayName}}", "max_active": 0, "renewable": true, "token_type": "management",
+		"ttl": 3600, "max_ttl": 28800, "description": "{{.RoleName}} {{.DisplayName}}", "max_active": 0, "renewable": true, "token_type": "management", "revoke_on": "lease",
 		"effective_ttl": 3600, "effective_ttl_limit": "ttl of the role",
 		"effective_max_ttl": 28800, "effective_max_ttl_limit": "max_ttl of the role",
 	}

@@ -41,7 +41,7 @@ func TestRootCredential_ReplacedAfterACrashInARotation(t *testing.T) {
 		stopped := false
 		e.storage.setFault(func(when string, op logical.Operation, key string) error {
 			if when == "before" && stopped {
-				return errSabotage
+				return errInjected
 			}
 			stopped = stopped || when == "after" && op == updateOp && key == "config"
 			return nil
@@ -105,7 +105,7 @@ func TestRootCredential_OwnOneIsOnRecordAfterAMove(t *testing.T) {
 		e.revokedOrOwed("an hour later", own)
 		theirs := e.operatorsRoot()
 		e.write("config", with(with(e.home(), "force", true), "mgmt_token", theirs.Secret.Reveal()))
-		e.passBy(5*time.Minute, 2*time.Hour)
+		e.passInSteps(5*time.Minute, 2*time.Hour)
 		if e.accepted(own) || len(e.records()) != 0 {
 			t.Errorf("back home: it works: %v; records %v", e.accepted(own), e.ledger())
 		}
@@ -127,7 +127,7 @@ func TestRootCredential_OwnOneIsNotForgottenWithTheConfig(t *testing.T) {
 			}
 			theirs := e.operatorsRoot()
 			e.configure(map[string]any{"mgmt_token": theirs.Secret.Reveal()})
-			e.passBy(5*time.Minute, 2*time.Hour)
+			e.passInSteps(5*time.Minute, 2*time.Hour)
 			if e.accepted(own) || len(e.records()) != 0 {
 				t.Errorf("force=%v, configured again: it works: %v; records %v", force, e.accepted(own), e.ledger())
 			}

@@ -200,7 +200,7 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 		}
 		return err
 	}
-	if err := b.ledger.Put(ctx, s, b.retired(r.From, r.OldAccessor, c.overlap())); err != nil {
+	if err := b.retireRoot(ctx, s, b.retired(r.From, r.OldAccessor, c.overlap())); err != nil {
 		return err
 	}
 	attempted := r.Swapped
@@ -242,6 +242,14 @@ func (b *backend) retired(c config, accessor string, delay time.Duration) ledger
 		Description: "previous root credential", Fingerprint: c.Fingerprint,
 		IssuedAt: c.RootSince, ConfirmedAt: c.RootSince, ExpiresAt: c.RootExpiresAt, Deadline: b.now().Add(delay),
 	}
+}
+
+// retireRoot does step 3. Under the lock of the config, dropIfRoot either drops an
+// older record of the same credential before, or sees that the rotation is under way.
+func (b *backend) retireRoot(ctx context.Context, s logical.Storage, record ledger.Record) error {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	return b.ledger.Put(ctx, s, record)
 }
 
 // swapRoot makes the new credential the root credential in config. It returns
@@ -309,6 +317,15 @@ func (b *backend) markCancelled(ctx context.Context, s logical.Storage, r *rotat
 		return err
 	}
 	stillRoot := err == nil && digest(c.Root) == r.OldDigest
+	// A change of config that replaces the new credential makes its record revoking
+	// (storeChange). As long as the record is active, config never had the credential.
+	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	if err == nil && record.State == ledger.Active {
+		r.Swapped = false
+	}
 	if stillRoot || !r.Swapped && r.From.RootAccessor == "" {
 		if err := b.ledger.Drop(ctx, s, rootRole, r.OldAccessor); err != nil {
 			return err

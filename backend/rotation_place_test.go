@@ -105,7 +105,7 @@ func TestRotation_NewCredentialIsNeverSentToANewPlace(t *testing.T) {
 						t.Errorf("the rotation to %v was not cancelled", to)
 					}
 					e.goHome(d)
-					e.passBy(5*time.Minute, 2*time.Hour)
+					e.passInSteps(5*time.Minute, 2*time.Hour)
 					if e.accepted(next) || e.alive() != 0 || len(e.records()) != 0 {
 						t.Errorf("back home: %d alive, records %v", e.alive(), e.ledger())
 					}
@@ -147,7 +147,7 @@ func TestRotation_ConfigDivertedAtAnyMoment(t *testing.T) {
 					}
 					e.stayedHome(d.place)
 					e.goHome(d)
-					e.passBy(5*time.Minute, 2*time.Hour)
+					e.passInSteps(5*time.Minute, 2*time.Hour)
 					if e.alive() != 0 || len(e.records()) != 0 {
 						t.Errorf("back home: %d alive, records %v", e.alive(), e.ledger())
 					}

@@ -68,7 +68,7 @@ func TestRotation_EndsAlthoughItsWriteWasReportedAsFailed(t *testing.T) {
 		e.storage.setFault(func(when string, op logical.Operation, key string) error {
 			if when == "after" && op == updateOp && key == "rotation" && !struck {
 				struck = true
-				return errSabotage
+				return errInjected
 			}
 			return nil
 		})

@@ -164,7 +164,7 @@ func TestRotation_Periodic(t *testing.T) {
 		ids := map[any]bool{}
 		for range 5 {
 			ids[e.read("config").Data["mgmt_token_id"]] = true
-			e.passBy(30*time.Minute, 24*time.Hour+30*time.Minute)
+			e.passInSteps(30*time.Minute, 24*time.Hour+30*time.Minute)
 			if len(e.roots()) != 1 {
 				t.Fatalf("root credentials %v", e.roots())
 			}
@@ -187,11 +187,11 @@ func TestRotation_PeriodicBeforeExpiry(t *testing.T) {
 		old := e.cluster.Add("root", e.clock.Now().Add(10*24*time.Hour))
 		e.configure(map[string]any{"mgmt_token": old.Secret.Reveal(), "rotation_period": "720h"})
 		e.cluster.Kill(e.root.ID)
-		e.passBy(time.Hour, 2*24*time.Hour)
+		e.passInSteps(time.Hour, 2*24*time.Hour)
 		if got := e.read("config").Data["mgmt_token_id"]; got != old.ID {
 			t.Fatalf("rotated too early: %v", got)
 		}
-		e.passBy(time.Hour, 2*24*time.Hour)
+		e.passInSteps(time.Hour, 2*24*time.Hour)
 		if got := e.read("config").Data["mgmt_token_id"]; got == old.ID {
 			t.Error("not rotated before it expires")
 		}
@@ -203,7 +203,7 @@ func TestRotation_FailureIsRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
 		e.write("config", map[string]any{"rotation_period": "24h"})
-		e.passBy(time.Hour, 23*time.Hour)
+		e.passInSteps(time.Hour, 23*time.Hour)
 		e.cluster.SetHook(fails(issuer.ErrRefused, issuertest.BeforeIssue))
 		requests := e.cluster.Calls(issuertest.BeforeIssue)
 		e.pass(6 * time.Hour)
@@ -231,12 +231,12 @@ func TestRootCredential_ExpiryWarning(t *testing.T) {
 		e := newEngine(t)
 		old := e.cluster.Add("root", e.clock.Now().Add(10*24*time.Hour))
 		e.configure(map[string]any{"mgmt_token": old.Secret.Reveal()})
-		e.passBy(time.Hour, 2*24*time.Hour)
+		e.passInSteps(time.Hour, 2*24*time.Hour)
 		if w := e.read("config").Warnings; len(w) > 0 || strings.Contains(e.log.String(), "root credential expires:") {
 			t.Errorf("warned too early: %v", w)
 		}
 		operations := e.storage.count()
-		e.passBy(time.Hour, 4*24*time.Hour)
+		e.passInSteps(time.Hour, 4*24*time.Hour)
 		for _, path := range []string{"config", "status"} {
 			if w := strings.Join(e.read(path).Warnings, " "); !strings.Contains(w, "rotate-root") {
 				t.Errorf("%s: warnings %q", path, w)
@@ -248,7 +248,7 @@ func TestRootCredential_ExpiryWarning(t *testing.T) {
 		if n := e.storage.count() - operations; n > 20 {
 			t.Errorf("%d storage operations in four days without work", n)
 		}
-		e.passBy(time.Hour, 5*24*time.Hour)
+		e.passInSteps(time.Hour, 5*24*time.Hour)
 		if w := strings.Join(e.read("status").Warnings, " "); !strings.Contains(w, "root credential expired") {
 			t.Errorf("warnings %q", w)
 		}
@@ -328,15 +328,15 @@ func TestRotation_OwnRootIsRotatedBeforeItExpires(t *testing.T) {
 				t.Errorf("%s: last %v, next %v; the rotation answered %v; want %s", path, data["last_vault_rotation"], data["next_vault_rotation"], answer["next_vault_rotation"], next)
 			}
 		}
-		e.passBy(30*time.Minute, 28*24*time.Hour-time.Hour)
+		e.passInSteps(30*time.Minute, 28*24*time.Hour-time.Hour)
 		if e.rootID() != first {
 			t.Error("rotated too early")
 		}
-		e.passBy(30*time.Minute, 2*time.Hour)
+		e.passInSteps(30*time.Minute, 2*time.Hour)
 		if e.rootID() == first {
 			t.Error("not rotated before it expires")
 		}
-		e.passBy(30*time.Minute, 60*24*time.Hour) // two more lives
+		e.passInSteps(30*time.Minute, 60*24*time.Hour) // two more lives
 		if len(e.roots()) != 1 || len(e.records()) != 0 {
 			t.Errorf("root credentials %v, records %v", e.roots(), e.ledger())
 		}
@@ -350,7 +350,7 @@ func TestRotation_DisabledAutomatedRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
 		e.write("config", map[string]any{"rotation_period": "24h", "disable_automated_rotation": true})
-		e.passBy(time.Hour, 3*24*time.Hour)
+		e.passInSteps(time.Hour, 3*24*time.Hour)
 		if got := e.rootID(); got != e.root.ID {
 			t.Errorf("the operator's root credential was rotated to %s", got)
 		}
@@ -359,7 +359,7 @@ func TestRotation_DisabledAutomatedRotation(t *testing.T) {
 		if data := e.read("config").Data; first == e.root.ID || data["next_vault_rotation"] != nil || data["last_vault_rotation"] == nil {
 			t.Errorf("after a rotation on request: %s, last %v, next %v", first, data["last_vault_rotation"], data["next_vault_rotation"])
 		}
-		e.passBy(time.Hour, 2*24*time.Hour)
+		e.passInSteps(time.Hour, 2*24*time.Hour)
 		if e.rootID() != first {
 			t.Error("rotated without a request")
 		}
@@ -393,7 +393,7 @@ func TestCrash_RotationAtAnyStep(t *testing.T) {
 	for _, mode := range failureModes {
 		t.Run(string(mode), func(t *testing.T) {
 			for n, more := 1, true; more; n++ {
-				synctest.Test(t, func(t *testing.T) { more = rotateWithFailure(t, mode, n) })
+				synctest.Test(t, func(t *testing.T) { more = rotateWithFailure(t, issuer.Dedicated, mode, n) })
 				if t.Failed() {
 					t.Fatalf("at step %d", n)
 				}
@@ -402,10 +402,13 @@ func TestCrash_RotationAtAnyStep(t *testing.T) {
 	}
 }
 
-// rotateWithFailure rotates the root credential with a failure of the nth step,
-// and reports whether it happened.
-func rotateWithFailure(t *testing.T, mode failureMode, n int) (happened bool) {
-	e := ready(t, nil)
+// rotateWithFailure rotates the root credential of a product with a failure of the
+// nth step, and reports whether it happened.
+func rotateWithFailure(t *testing.T, product string, mode failureMode, n int) (happened bool) {
+	e := readyOf(t, product, nil)
+	if e.named() {
+		e.at(uuidA) // is learned during the rotation
+	}
 	e.tick()
 	h := e.creds()
 	injected := e.failStep(mode, n)
@@ -427,9 +430,12 @@ func rotateWithFailure(t *testing.T, mode failureMode, n int) (happened bool) {
 	if len(e.roots()) != 1 {
 		t.Errorf("ten minutes later: root credentials %v", e.roots())
 	}
-	e.passBy(time.Hour, 27*time.Hour)
+	e.passInSteps(time.Hour, 27*time.Hour)
 	if len(e.roots()) != 1 || len(e.records()) != 0 {
 		t.Errorf("a day later: root credentials %v, records %v", e.roots(), e.ledger())
+	}
+	if e.named() {
+		e.wantEmptyCatalog()
 	}
 	return injected.hasHappened()
 }

@@ -3,8 +3,10 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	sdkrotation "github.com/hashicorp/vault/sdk/rotation"
 )
 
@@ -31,10 +33,10 @@ func (s schedule) validate(shortest time.Duration) error {
 	switch {
 	case s.Period != 0 && s.Cron != "":
 		return errors.New("rotation_period and rotation_schedule exclude each other")
-	case s.Period == 0 && s.Cron == "":
-		return errors.New("rotation_period or rotation_schedule is required")
 	case s.Cron == "" && s.Window != 0:
 		return errors.New("rotation_window needs rotation_schedule")
+	case s.Period == 0 && s.Cron == "":
+		return errors.New("rotation_period or rotation_schedule is required")
 	case s.Window != 0 && s.Window < minWindow:
 		return fmt.Errorf("rotation_window must be at least %s", shortDuration(minWindow))
 	case s.Window > longestTTL || s.Period > longestTTL:
@@ -57,6 +59,30 @@ func (s schedule) validate(shortest time.Duration) error {
 	return nil
 }
 
+// with returns the schedule with the fields that the request names changed. A
+// request that names a period replaces a cron expression, and the other way round,
+// without naming both.
+func (s schedule) with(d *framework.FieldData) schedule {
+	period, hasPeriod := d.GetOk("rotation_period")
+	cron, hasCron := d.GetOk("rotation_schedule")
+	if hasPeriod {
+		s.Period = time.Duration(period.(int)) * time.Second
+	}
+	if hasCron {
+		s.Cron = strings.TrimSpace(cron.(string))
+	}
+	switch {
+	case hasPeriod && !hasCron && s.Period > 0, hasCron && s.Cron == "":
+		s.Cron, s.Window = "", 0
+	case hasCron && !hasPeriod:
+		s.Period = 0
+	}
+	if v, ok := d.GetOk("rotation_window"); ok {
+		s.Window = time.Duration(v.(int)) * time.Second
+	}
+	return s
+}
+
 // next returns the first time of the schedule after t, where t is the latest
 // rotation.
 func (s schedule) next(t time.Time) time.Time {
@@ -70,8 +96,9 @@ func (s schedule) next(t time.Time) time.Time {
 	return parsed.Next(t.UTC())
 }
 
-// intervals returns the shortest and the longest time between two rotations. For
-// a cron expression they are those of its next activations.
+// intervals returns the shortest and the longest time between two rotations. For a
+// cron expression they are those of sampledActivations activations, and of the
+// days and months without any in the two years after.
 func (s schedule) intervals() (shortest, longest time.Duration) {
 	if s.Cron == "" {
 		return s.Period, s.Period
@@ -84,13 +111,27 @@ func (s schedule) intervals() (shortest, longest time.Duration) {
 	for range sampledActivations {
 		following := parsed.Next(at)
 		if following.IsZero() {
-			break
+			return shortest, longest
 		}
 		gap := following.Sub(at)
 		if shortest == 0 || gap < shortest {
 			shortest = gap
 		}
 		longest, at = max(longest, gap), following
+	}
+	const day = 24 * time.Hour
+	for end := at.Add(2 * 366 * day); at.Before(end); {
+		following := parsed.Next(at.Add(day))
+		if following.IsZero() {
+			break
+		}
+		if following.Sub(at) > 2*day { // find the last activation before the gap
+			for next := parsed.Next(at); next.Before(following); next = parsed.Next(at) {
+				at = next
+			}
+			longest = max(longest, following.Sub(at))
+		}
+		at = following
 	}
 	return shortest, longest
 }

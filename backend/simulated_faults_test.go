@@ -39,24 +39,6 @@ func TestTidy_FormerLeaderRevokesNothing(t *testing.T) {
 	})
 }
 
-// A token that tidy has found and could not revoke is in the ledger from then on.
-func TestTidy_UnknownTokenIsRevokedLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := ready(t, nil)
-		lost := e.cluster.Add("[vault:"+e.tag+":AAAAAAAAAAAAAAAAAAAAAAAAAA] lost", time.Time{})
-		e.cluster.SetHook(fails(errDown, "before revoke"))
-		e.write("tidy", map[string]any{"dry_run": false, "revoke_unknown": e.tag})
-		e.cluster.SetHook(nil)
-		if !e.cluster.Alive(lost.Secret) || len(e.records()) != 1 {
-			t.Fatalf("records: %v", e.records())
-		}
-		e.pass(5 * time.Minute)
-		if e.cluster.Alive(lost.Secret) || len(e.records()) != 0 {
-			t.Errorf("five minutes later, records: %v", e.records())
-		}
-	})
-}
-
 // Whoever may write config can claim any ID for the root credential that they write.
 // The record of the one that it replaces must stay.
 func TestConfig_WrongRootIDKeepsRecordOfReplacedRoot(t *testing.T) {

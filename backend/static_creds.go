@@ -29,19 +29,12 @@ type staticToken struct {
 	Read, Write []string
 	Description string
 	Fingerprint string
-	Place       string // where it was issued, see config.placeDigest
 	Address     address
+	Place       string    // digest of the place where it was issued, see placeDigest
 	SwitchAt    time.Time // when it becomes the current token: whole seconds, UTC
 	NextAt      time.Time // when its successor is planned to become current; zero: never
 	ExpiresAt   time.Time
 	Proved      bool // the cluster accepts it; an unproved token never becomes current
-}
-
-// usableAt reports whether a staged token can become current with c. To prove a
-// token, the engine sends it to the cluster. It does so only at the place where the
-// token was issued: whoever may write config could otherwise read it elsewhere.
-func (t *staticToken) usableAt(c config) bool {
-	return t.Fingerprint == c.Fingerprint && (t.Proved || t.Place == c.placeDigest())
 }
 
 // An address is what clients need to reach the cluster.
@@ -91,8 +84,8 @@ type storedStaticToken struct {
 	Write       []string  `json:"write_databases,omitempty"`
 	Description string    `json:"description"`
 	Fingerprint string    `json:"fingerprint"`
-	Place       string    `json:"place,omitempty"`
 	Address     address   `json:"address"`
+	Place       string    `json:"place"`
 	SwitchAt    time.Time `json:"switch_at"`
 	NextAt      time.Time `json:"next_at,omitzero"`
 	ExpiresAt   time.Time `json:"expires_at"`
@@ -110,7 +103,7 @@ func (t *staticToken) stored() *storedStaticToken {
 		return nil
 	}
 	return &storedStaticToken{
-		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Place, t.Address,
+		t.Accessor, t.TokenID, t.Token.Reveal(), t.TokenType, t.Read, t.Write, t.Description, t.Fingerprint, t.Address, t.Place,
 		t.SwitchAt, t.NextAt, t.ExpiresAt, t.Proved,
 	}
 }
@@ -120,9 +113,16 @@ func (s *storedStaticToken) token() *staticToken {
 		return nil
 	}
 	return &staticToken{
-		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Place, s.Address,
+		s.Accessor, s.TokenID, issuer.NewSecret(s.Token), s.TokenType, s.Read, s.Write, s.Description, s.Fingerprint, s.Address, s.Place,
 		s.SwitchAt, s.NextAt, s.ExpiresAt, s.Proved,
 	}
+}
+
+// usableWith reports whether c can be used to prove the token and to make it the
+// current one. A token that is not proved yet may be sent only to the place where it
+// was issued.
+func (t *staticToken) usableWith(c config) bool {
+	return t.Fingerprint == c.Fingerprint && (t.Proved || t.Place == c.placeDigest())
 }
 
 // at returns the token that is current at now, or nil. The change to the next

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -207,15 +206,7 @@ func (r staticRole) with(d *framework.FieldData) staticRole {
 	if v, ok := d.GetOk("metadata"); ok {
 		r.Metadata = maps.Clone(v.(map[string]string))
 	}
-	if v, ok := length("rotation_period"); ok {
-		r.Schedule.Period = v
-	}
-	if v, ok := d.GetOk("rotation_schedule"); ok {
-		r.Schedule.Cron = strings.TrimSpace(v.(string))
-	}
-	if v, ok := length("rotation_window"); ok {
-		r.Schedule.Window = v
-	}
+	r.Schedule = r.Schedule.with(d)
 	if v, ok := length("rotation_grace_period"); ok {
 		r.Grace = &v
 	}
@@ -224,20 +215,6 @@ func (r staticRole) with(d *framework.FieldData) staticRole {
 	}
 	if v, ok := d.GetOk("disable_automated_rotation"); ok {
 		r.Disabled = v.(bool)
-	}
-	return r
-}
-
-// switchKind lets a request that names a period replace a schedule, and the other
-// way round, without naming both.
-func (r staticRole) switchKind(d *framework.FieldData) staticRole {
-	_, period := d.GetOk("rotation_period")
-	_, cron := d.GetOk("rotation_schedule")
-	switch {
-	case period && !cron && r.Schedule.Period > 0:
-		r.Schedule.Cron, r.Schedule.Window = "", 0
-	case cron && !period && r.Schedule.Cron != "":
-		r.Schedule.Period = 0
 	}
 	return r
 }

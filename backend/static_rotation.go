@@ -132,8 +132,12 @@ func (b *backend) advanceStatic(ctx context.Context, s logical.Storage, name str
 		return err
 	}
 	creds, err := b.reconcile(ctx, s, r)
-	if err != nil || creds.Current == nil && creds.Next == nil { // the first token is issued on request
+	if err != nil {
 		return err
+	}
+	if creds.Current == nil && creds.Next == nil { // the first token is issued on request
+		b.static.checkNext(name, creds.nextCheck(b.now()))
+		return nil
 	}
 	c, err := loadConfig(ctx, s)
 	if errors.Is(err, errNoConfig) {
@@ -153,14 +157,24 @@ func (b *backend) advanceStatic(ctx context.Context, s logical.Storage, name str
 // nextStatic stages, proves or replaces tokens, as far as it is time to.
 func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds) (staticCreds, error) {
 	now := b.now()
-	if creds.Next != nil && !creds.Next.usableAt(c) {
+	if creds.Next != nil && !creds.Next.usableWith(c) {
 		creds.Next = nil
 	}
 	problem, err := b.problemOf(ctx, s, c, creds.Current)
 	if err != nil {
 		return creds, err
 	}
-	switch urgent := problem != ""; {
+	urgent := problem != ""
+	if !urgent && (creds.Next == nil || !creds.Next.Proved) && r.missedWindow(creds.Current.NextAt, now) {
+		if at := b.plan(r, now, creds.Current.ExpiresAt); at.After(now) { // otherwise the token expires before the next activation
+			creds.Current.NextAt, creds.Next = at, nil
+			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+				return creds, err
+			}
+			return creds, b.retireOthers(ctx, s, r, creds)
+		}
+	}
+	switch {
 	case urgent && r.Disabled && creds.Current != nil:
 		return creds, fmt.Errorf("the current token %s, and disable_automated_rotation is set: change it with rotate-role/%s", problem, r.Name)
 	case urgent && creds.Next == nil:
@@ -173,10 +187,6 @@ func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r
 			creds, err = b.promote(ctx, s, r, creds)
 		}
 	case !urgent && creds.Next == nil && r.stagesNow(creds.Current.NextAt, now):
-		if r.missedWindow(creds.Current.NextAt, now) {
-			creds.Current.NextAt = b.plan(r, now, creds.Current.ExpiresAt)
-			return creds, b.putStaticCreds(ctx, s, r.Name, creds)
-		}
 		creds, err = b.stage(ctx, s, c, r, creds, creds.Current.NextAt)
 	}
 	if err != nil || creds.Next == nil || creds.Next.Proved {
@@ -192,10 +202,17 @@ func (r staticRole) stagesNow(at, now time.Time) bool {
 }
 
 // missedWindow reports whether a change that was planned for at cannot happen any
-// more in the window of the schedule.
+// more in the window of the schedule. The window begins at the activation, which may
+// be up to maxJitter before at.
 func (r staticRole) missedWindow(at, now time.Time) bool {
-	end := r.Schedule.windowEnd(at)
-	return !end.IsZero() && now.After(end)
+	if at.IsZero() || r.Schedule.Window == 0 {
+		return false
+	}
+	activation := r.Schedule.next(at.Add(-r.maxJitter() - time.Second))
+	if activation.After(at) { // at was limited by the expiry of the token
+		activation = at
+	}
+	return now.After(r.Schedule.windowEnd(activation))
 }
 
 // problemOf returns why the current token must be replaced at once, or nothing.
@@ -225,14 +242,25 @@ func (b *backend) isGone(ctx context.Context, s logical.Storage, accessor string
 }
 
 // reconcile makes the entry of a static role agree with the time, the role and the
-// ledger, and returns it.
+// ledger, and returns it. The caller holds the lock of the role.
 func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole) (staticCreds, error) {
+	if err := b.ledger.LoadRole(ctx, s, r.ledgerRole()); err != nil {
+		return staticCreds{}, err
+	}
 	creds, err := loadStaticCreds(ctx, s, r.Name)
 	if err != nil {
 		return creds, err
 	}
 	if creds, err = b.promote(ctx, s, r, creds); err != nil {
 		return creds, err
+	}
+	if current := creds.Current; current != nil && current.NextAt.IsZero() != r.Disabled { // a write of the role was not completed
+		planned := *current
+		planned.NextAt = b.planFrom(r, planned)
+		creds.Current = &planned
+		if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+			return creds, err
+		}
 	}
 	if next := creds.Next; next != nil {
 		gone, err := b.isGone(ctx, s, next.Accessor)
@@ -267,6 +295,9 @@ func (b *backend) promote(ctx context.Context, s logical.Storage, r staticRole, 
 			continue
 		case previous != nil && e.Accessor == previous.Accessor:
 			at = next.SwitchAt.Add(r.grace())
+			if !at.Before(e.ExpiresAt) { // a deadline before the expiry marks a token that was retired
+				at = e.ExpiresAt.Add(-time.Second)
+			}
 		}
 		if err := b.retire(ctx, s, r.ledgerRole(), e.Accessor, at); err != nil {
 			return creds, err
@@ -340,7 +371,7 @@ func (b *backend) stage(ctx context.Context, s logical.Storage, c config, r stat
 
 // stageWith is stage, with an act that must succeed too before the token is held.
 func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds, switchAt time.Time, also func(context.Context) error) (staticCreds, error) {
-	if n := b.validAtMost(r); n >= maxStaticTokens {
+	if n := b.validAtMost(r, c.Fingerprint); n >= maxStaticTokens {
 		return creds, fmt.Errorf("%s of the role may still be valid; the next one is issued when one of them is revoked", plural(n, "token"))
 	}
 	switchAt = later(switchAt, floorSecond(b.now()))
@@ -355,7 +386,7 @@ func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r 
 			record.Deadline = expires
 			creds.Next = &staticToken{
 				Accessor: record.Accessor, TokenID: token.ID, Token: token.Secret, TokenType: r.tokenType(), Read: r.Read, Write: r.Write,
-				Description: record.Description, Fingerprint: c.Fingerprint, Place: c.placeDigest(), Address: c.address(),
+				Description: record.Description, Fingerprint: c.Fingerprint, Address: c.address(), Place: c.placeDigest(),
 				SwitchAt: switchAt, NextAt: b.plan(r, switchAt, expires), ExpiresAt: expires,
 			}
 			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
@@ -375,11 +406,11 @@ func (b *backend) stageWith(ctx context.Context, s logical.Storage, c config, r 
 // maxStaticTokens is the largest number of valid tokens of a static role.
 const maxStaticTokens = 3
 
-// validAtMost returns how many tokens of the role may be valid. Those that a list
-// did not show are not counted.
-func (b *backend) validAtMost(r staticRole) (n int) {
+// validAtMost returns how many tokens of the role may be valid on a cluster. Those
+// that a list did not show, and those that have expired, are not counted.
+func (b *backend) validAtMost(r staticRole, fingerprint string) (n int) {
 	for _, e := range b.ledger.OfRole(r.ledgerRole()) {
-		if !e.Absent {
+		if e.Fingerprint == fingerprint && !e.Absent && b.now().Before(e.ExpiresAt.Add(expiryMargin)) {
 			n++
 		}
 	}
@@ -388,6 +419,13 @@ func (b *backend) validAtMost(r staticRole) (n int) {
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b
@@ -567,7 +605,7 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, r staticR
 	if err != nil {
 		return creds, err
 	}
-	if creds.Next != nil && !creds.Next.usableAt(c) {
+	if creds.Next != nil && !creds.Next.usableWith(c) {
 		creds.Next = nil
 	}
 	now := floorSecond(b.now())

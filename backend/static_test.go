@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,8 +104,11 @@ func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := shared(t, role)
 				random := rand.New(rand.NewPCG(7, 9))
+				var mu sync.Mutex // guards random and failing
 				failing := false
 				hook := func(context.Context, issuertest.Step) error {
+					mu.Lock()
+					defer mu.Unlock()
 					if failing && random.IntN(2) == 0 {
 						return errDown
 					}
@@ -116,8 +120,10 @@ func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
 				var readAt time.Time
 				changes := 0
 				for end := e.clock.Now().Add(30 * 24 * time.Hour); e.clock.Now().Before(end); {
+					mu.Lock()
 					failing = random.IntN(10) < 3
-					e.pass(time.Minute)
+					mu.Unlock()
+					e.passInSteps(3*time.Minute, 3*time.Minute)
 					if !e.clock.Now().Before(readAt) {
 						resp := e.readStatic()
 						if secret := issuer.NewSecret(resp.Data["token"].(string)); secret != held {

@@ -1,6 +1,7 @@
 package backend_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,11 +75,11 @@ func TestStatus_LedgerThatCannotBeLoaded(t *testing.T) {
 		}
 		for n := 1; n <= 6; n++ {
 			e.restart()
-			steps := 0
+			var steps atomic.Int64
 			e.storage.setFault(func(when string, op logical.Operation, key string) error {
 				if when == "before" && len(key) >= 7 && key[:7] == "ledger/" {
-					if steps++; steps == n {
-						return errSabotage
+					if steps.Add(1) == int64(n) {
+						return errInjected
 					}
 				}
 				return nil

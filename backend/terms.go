@@ -109,6 +109,18 @@ func renewal(r role, increment time.Duration, issued, expires, now time.Time) (g
 	return grant{ttl: ttl, maxTTL: age + longest, latestEnd: now.Add(longest)}, nil
 }
 
+// warnings explains why a renewal grants less than the caller asks for. Vault itself
+// adds a warning about an "effective max_ttl", which is the limit of this renewal.
+func (g grant) warnings(r role, increment time.Duration, expires time.Time) []string {
+	switch {
+	case increment.Truncate(time.Second) <= g.ttl:
+		return nil
+	case g.ttl < r.TTL:
+		return []string{fmt.Sprintf("The requested increment, %s, was cut to %s, because the token expires at %s and cannot be extended.", shortDuration(increment), shortDuration(g.ttl), timestamp(expires))}
+	}
+	return []string{fmt.Sprintf("The requested increment, %s, was cut to %s by the %s.", shortDuration(increment), shortDuration(g.ttl), limitRoleTTL)}
+}
+
 // warnings explains why a lease is shorter than requested.
 func (t terms) warnings(r role, requested, ttl time.Duration) (w []string) {
 	asked, what := r.TTL, limitRoleTTL

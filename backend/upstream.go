@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
@@ -41,6 +43,16 @@ func (g guardedIssuer) idOf(r issuer.Request) string {
 		return namer.IDOf(r)
 	}
 	return ""
+}
+
+// WriteSafeReplicationState reports whether this node may write to the storage of
+// the mount. It answers as the method of the framework, with one call to Vault less
+// where it is the active node of the primary cluster: whether the mount is local
+// matters on a secondary only.
+func (b *backend) WriteSafeReplicationState() bool {
+	state := b.System().ReplicationState()
+	return !state.HasState(consts.ReplicationDRSecondary) && !state.HasState(consts.ReplicationPerformanceStandby) &&
+		(!state.HasState(consts.ReplicationPerformanceSecondary) || b.System().LocalMount())
 }
 
 // enter says why a call may not be made.

@@ -38,6 +38,7 @@ type worker struct {
 	cancel  context.CancelFunc
 	stopped bool
 	busy    map[string]bool // lanes that are running
+	idle    chan struct{}   // closed when the last lane of a stopped worker has ended
 }
 
 // run starts do in its own goroutine, unless the lane is still running or the
@@ -60,17 +61,28 @@ func (w *worker) run(lane string, do func(context.Context)) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.busy, lane)
+		if w.stopped && len(w.busy) == 0 {
+			close(w.idle)
+		}
 	}()
 }
 
-// stop cancels the lanes that are running and starts no others.
-func (w *worker) stop() {
+// stop cancels the lanes that are running and starts no others. The channel that it
+// returns is closed when they have ended.
+func (w *worker) stop() (idle <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.stopped = true
+	if w.stopped {
+		return w.idle
+	}
+	w.stopped, w.idle = true, make(chan struct{})
+	if len(w.busy) == 0 {
+		close(w.idle)
+	}
 	if w.cancel != nil {
 		w.cancel()
 	}
+	return w.idle
 }
 
 // periodic is called by Vault about every minute, while Vault holds its state
@@ -135,6 +147,9 @@ func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []ledger
 			switch {
 			case err == nil:
 				claimed = append(claimed, r)
+			case errors.Is(err, ledger.ErrDamaged), errors.Is(err, ledger.ErrNewer):
+				b.Logger().Error("a due record cannot be read; it is not changed", "accessor", e.Accessor, "error", err)
+				b.ledger.Postpone(e.Accessor, b.now().Add(time.Hour))
 			case !errors.Is(err, errNotDue) && !errors.Is(err, ledger.ErrNotFound):
 				b.Logger().Warn("a due record cannot be read or stored; trying again in a minute", "accessor", e.Accessor, "error", err)
 				return // the storage fails, and would for the others

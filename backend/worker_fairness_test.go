@@ -153,11 +153,11 @@ func TestWorker_StrandedRecordsAreNotRewrittenAllTheTime(t *testing.T) {
 			t.Errorf("%d writes in two days for two records that nothing can settle", writes)
 		}
 		e.write("config", with(e.home(), "force", true))
-		e.passBy(5*time.Minute, 3*time.Hour)
+		e.passInSteps(5*time.Minute, 3*time.Hour)
 		if e.alive() != 0 {
 			t.Errorf("back on the first cluster: %d tokens are alive, records %v", e.alive(), e.ledger())
 		}
-		e.passBy(time.Hour, 27*24*time.Hour)
+		e.passInSteps(time.Hour, 27*24*time.Hour)
 		if len(e.records()) != 0 {
 			t.Errorf("long after everything has expired: records %v", e.ledger())
 		}

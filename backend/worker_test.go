@@ -164,7 +164,7 @@ func TestWorker_RetriesRevocationsAfterAStart(t *testing.T) {
 func TestWorker_OutageOfADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "72h"})
-		var leases []*held
+		var leases []*credential
 		for range 500 {
 			leases = append(leases, e.creds())
 		}
@@ -183,7 +183,7 @@ func TestWorker_OutageOfADay(t *testing.T) {
 			t.Errorf("%d leases are irrevocable", left)
 		}
 		lists := e.cluster.Calls(issuertest.BeforeList)
-		e.passBy(15*time.Minute, 24*time.Hour)
+		e.passInSteps(15*time.Minute, 24*time.Hour)
 		if n := e.cluster.Calls(issuertest.BeforeList) - lists; n > 24*4+10 {
 			t.Errorf("%d lists in a day of outage", n)
 		}
@@ -195,7 +195,7 @@ func TestWorker_OutageOfADay(t *testing.T) {
 		if e.alive() != 0 {
 			t.Errorf("%d valid tokens minutes after the outage", e.alive())
 		}
-		e.passBy(15*time.Minute, 25*time.Hour)
+		e.passInSteps(15*time.Minute, 25*time.Hour)
 		if len(e.records()) != 0 {
 			t.Errorf("records %v", e.ledger())
 		}
@@ -204,11 +204,11 @@ func TestWorker_OutageOfADay(t *testing.T) {
 
 // revokeAsVaultDoes revokes leases in six attempts over ten minutes, and returns
 // how many are left. Vault marks those as irrevocable.
-func (e *engine) revokeAsVaultDoes(leases []*held) (left int) {
+func (e *engine) revokeAsVaultDoes(leases []*credential) (left int) {
 	e.t.Helper()
 	for _, pause := range []time.Duration{0, 20, 40, 80, 160, 320} {
 		e.pass(pause * time.Second)
-		var rest []*held
+		var rest []*credential
 		for _, h := range leases {
 			if e.revoke(h) != nil {
 				rest = append(rest, h)

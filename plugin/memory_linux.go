@@ -7,14 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepMemoryPrivate keeps the root token, and every token that passes through,
-// where they are: no core dump is written of this process, and no other process
-// of its user can read its memory. The limit holds for the programs that it runs,
-// too; they cannot raise it.
+// keepMemoryPrivate protects the credentials in the memory of this process: no core
+// dump is written, and no other process of the same user can read the memory. The
+// limit also applies to the programs that this process runs. They cannot raise it.
 //
-// The limit is one byte, not none. No core fits into either, but a core that is
-// piped to a program (core_pattern in core(5)) the kernel withholds at 1 only: it
-// is how it marks a process whose core must not be piped.
+// The limit is one byte and not zero. No core dump fits into either. But if
+// core_pattern pipes core dumps to a program, the kernel ignores a limit of 0 and
+// respects a limit of 1, see core(5).
 func keepMemoryPrivate() error {
 	var errs []error
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: coreLimit, Max: coreLimit}); err != nil {

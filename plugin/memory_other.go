@@ -2,5 +2,6 @@
 
 package plugin
 
-// keepMemoryPrivate does nothing where only the operator can forbid core dumps.
+// keepMemoryPrivate does nothing. On these systems only the operator can forbid core
+// dumps.
 func keepMemoryPrivate() error { return nil }

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// watchInterval is how soon an orphan ends.
+// watchInterval is the time after which a plugin without its Vault ends.
 const watchInterval = 5 * time.Second
 
-// endWithVault ends the process when its parent has gone. A Vault that is killed
-// cannot end its plugins, and go-plugin does not notice: without this, each such
-// death would leave a process behind, root token in memory. It takes the other
-// way round for granted, that whoever starts the plugin outlives it; where a
-// process never changes parents, on Windows, it does nothing.
+// endWithVault ends this process after its parent has ended. A Vault that is killed
+// cannot stop its plugins, and go-plugin does not notice. Without this, a plugin
+// process with the root credential in its memory would stay behind. It relies on
+// the parent process ID changing when the parent ends, so it does nothing on
+// Windows.
 func endWithVault() {
 	parent := os.Getppid()
 	go func() {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -53,18 +54,18 @@ func serve() error {
 // factory returns the factory of the engine with all drivers. getenv returns the
 // variables of the plugin's registration (`vault plugin register -env=…`).
 func factory(getenv func(string) string) logical.Factory {
-	return backend.Factory(backend.Options{Version: version, Drivers: drivers(getenv)})
+	return backend.Factory(backend.Options{Version: version, Drivers: drivers(getenv, time.Now)})
 }
 
-// drivers is the table of drivers: by product, then by token type.
-func drivers(getenv func(string) string) backend.Drivers {
+// drivers is the table of drivers: by product, then by token type. now is the clock.
+func drivers(getenv func(string) string, now func() time.Time) backend.Drivers {
 	management := influxctl.New(influxctl.Config{
 		Path:   getenv("INFLUXCTL_PATH"),
 		SHA256: getenv("INFLUXCTL_SHA256"),
 	})
 	userAgent := "vault-plugin-secrets-influxdb/" + version
 	database := managementapi.New(managementapi.Config{UserAgent: userAgent})
-	server := influxdb3.New(influxdb3.Config{UserAgent: userAgent})
+	server := influxdb3.New(influxdb3.Config{UserAgent: userAgent, Now: now})
 	return backend.Drivers{
 		issuer.Dedicated:  {backend.Management: management, backend.Database: database},
 		issuer.Clustered:  {backend.Management: management, backend.Database: database},

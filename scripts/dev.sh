@@ -1,24 +1,44 @@
 #!/usr/bin/env bash
-# Usage: scripts/dev.sh FOLDER — best through `make dev`, which builds the plugin
-# and the simulator into FOLDER first.
+# Usage: scripts/dev.sh FOLDER [PRODUCT]
 #
-# Starts a simulated InfluxDB 3 Cloud Dedicated cluster, a Vault on raft storage
-# and the plugin, shows the life of a token, and stays up until Ctrl-C. All it
-# writes is in a scratch folder that goes when it ends, however it ends.
+# `make dev` builds the plugin and the simulators into FOLDER and calls this
+# script. It starts a simulated InfluxDB 3, a Vault (or OpenBao) on raft storage
+# and the plugin. It shows what the plugin does and then waits for Ctrl-C.
+#
+# PRODUCT is dedicated (the default), core, enterprise or cloud.
+#
+# All files are in a temporary folder, which is removed when the script ends.
 set -euo pipefail
-built=$(cd "${1:?usage: dev.sh FOLDER}" && pwd)
-vault=$("$(dirname "$0")/vault.sh")
+built=$(cd "${1:?usage: dev.sh FOLDER [PRODUCT]}" && pwd)
+product=${2:-dedicated}
+case $product in
+dedicated) title="InfluxDB Cloud Dedicated" ;;
+core) title="InfluxDB 3 Core" ;;
+enterprise) title="InfluxDB 3 Enterprise" ;;
+cloud) title="InfluxDB 3 Cloud" ;;
+*)
+	echo "dev.sh: unknown product $product: use dedicated, core, enterprise or cloud" >&2
+	exit 1
+	;;
+esac
+binary=$("$(dirname "$0")/vault.sh")
+# The words of the server: its name, its command, and the prefix of its variables.
+if [[ $("$binary" version) == OpenBao* ]]; then
+	server=OpenBao cli=bao prefix=BAO
+else
+	server=Vault cli=vault prefix=VAULT
+fi
 scratch=$(mktemp -d)
 started=()
 trap finish EXIT
 trap 'exit 0' INT TERM HUP
 
-# finish ends what was started, and what that has started, and removes the
-# scratch folder.
+# finish stops the processes that were started and their children, and removes
+# the temporary folder.
 finish() {
 	local status=$? pid
 	trap '' INT TERM HUP
-	((status == 0)) || complain
+	((status == 0)) || show_logs
 	for pid in ${started[@]+"${started[@]}"}; do
 		kill "$pid" 2>/dev/null || true
 	done
@@ -30,14 +50,14 @@ finish() {
 	rm -rf "$scratch"
 }
 
-# complain shows how the logs end, before they go.
-complain() {
-	echo "dev.sh: stopped by a failure; the logs end in:" >&2
+# show_logs prints the last lines of the logs, before they are removed.
+show_logs() {
+	echo "dev.sh: failed; the last lines of the logs are:" >&2
 	tail -n 20 "$scratch"/*.log >&2 2>/dev/null || true
 }
 
-# start runs a server in the background, in a process group of its own that no
-# Ctrl-C reaches: start LOG COMMAND ARG...
+# start LOG COMMAND ARG... runs a server in the background. It has a process
+# group of its own, so that Ctrl-C does not reach it.
 start() {
 	local log=$1
 	shift
@@ -47,7 +67,7 @@ start() {
 	set +m
 }
 
-# await COMMAND ARG... waits until a command succeeds, for half a minute at most.
+# await COMMAND ARG... repeats a command until it succeeds, for at most 30 s.
 await() {
 	for _ in $(seq 150); do
 		! "$@" >/dev/null 2>&1 || return 0
@@ -57,21 +77,36 @@ await() {
 	return 1
 }
 
-# say prints what the commands after it show, bold on a terminal.
+# say LINE... prints an explanation of the commands that follow, in bold on a
+# terminal.
 say() {
-	if [[ -t 1 ]]; then printf '\n\033[1m# %s\033[0m\n' "$*"; else printf '\n# %s\n' "$*"; fi
+	echo
+	if [[ -t 1 ]]; then printf '\033[1m# %s\033[0m\n' "$@"; else printf '# %s\n' "$@"; fi
 }
 
-# run prints a command and runs it.
+# run COMMAND ARG... prints a command and runs it. The argument BREAK is not part
+# of the command: the printed command continues on a new line there.
 run() {
-	printf '$ %s\n' "$*"
-	"$@" </dev/null
+	local arg line='$' command=()
+	for arg; do
+		if [[ $arg == BREAK ]]; then
+			line+=$' \\\n   '
+		else
+			line+=" $arg"
+			command+=("$arg")
+		fi
+	done
+	echo "$line"
+	"${command[@]}" </dev/null
 }
 
-# column NAME prints a value out of Vault's table of a credential.
+# show ARG... prints and runs a command of the Vault or OpenBao command line.
+show() { run "$cli" "$@"; }
+
+# column NAME prints a value from the credential that was shown last.
 column() { awk -v name="$1" '$1 == name { print $2 }' "$scratch/credential"; }
 
-# field FILE NAME prints a string out of a JSON file.
+# field FILE NAME prints a string from a JSON file.
 field() { sed -n 's/.*"'"$2"'": *"\([^"]*\)".*/\1/p' "$1" | head -n 1; }
 
 free_port() {
@@ -84,36 +119,63 @@ checksum() {
 	if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1
 }
 
-# ask METHOD PATH TOKEN sends the cluster a request with a token, and prints the
-# first line of the answer. It does without curl, which not every machine has.
+# ask METHOD PATH TOKEN sends a request with a token to InfluxDB and prints the
+# status of the answer. It does not need curl, which some machines do not have.
 ask() {
-	local address=${cluster_url#http://} line
-	printf '$ %s %s%s\n  Authorization: Bearer %.9s…\n' "$1" "$cluster_url" "$2" "$3"
+	local address=${url#http://} line
+	printf '$ %s %s%s\n  Authorization: Bearer %.9s…\n' "$1" "$url" "$2" "$3"
 	exec 9<>"/dev/tcp/${address%:*}/${address#*:}"
-	printf '%s %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n' "$1" "$2" "$address" "$3" >&9
+	printf '%s %s HTTP/1.0\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Length: 0\r\n\r\n' "$1" "$2" "$address" "$3" >&9
 	IFS=$'\r' read -r line _ <&9
 	exec 9>&-
-	echo "$line"
+	echo "  ${line#* }"
 }
 
-# use TOKEN asks the cluster for its databases with a management token.
-use() { ask GET "/api/v0/accounts/$account_id/clusters/$cluster_id/databases" "$1"; }
+# administer TOKEN lists something that only a token with administrative rights
+# can list.
+administer() {
+	case $product in
+	dedicated) ask GET "/api/v0/accounts/$account_id/clusters/$cluster_id/databases" "$1" ;;
+	*) ask GET "/api/v3/query_sql?db=_internal&q=SELECT+name+FROM+system.tokens" "$1" ;;
+	esac
+}
 
-# write_point TOKEN DATABASE writes to a database with a database token.
-write_point() { ask POST "/api/v2/write?bucket=$2" "$1"; }
+# write_to DATABASE TOKEN writes data.
+write_to() {
+	case $product in
+	dedicated) ask POST "/api/v2/write?bucket=$1" "$2" ;;
+	*) ask POST "/api/v3/write_lp?db=$1" "$2" ;;
+	esac
+}
 
-start_cluster() {
+# start_influxdb starts the simulated InfluxDB and sets url. It writes the root
+# credential to the file root-credential.
+start_influxdb() {
 	mkdir "$scratch/bin"
-	cp "$built/influxsim" "$scratch/bin/influxctl"
-	ln "$scratch/bin/influxctl" "$scratch/bin/influxsim"
-	start cluster.log "$scratch/bin/influxsim" cluster --product dedicated --root-file "$scratch/root-token"
-	await grep -q '"url"' "$scratch/cluster.log"
-	cluster_url=$(field "$scratch/cluster.log" url)
-	account_id=$(field "$scratch/cluster.log" account_id)
-	cluster_id=$(field "$scratch/cluster.log" cluster_id)
-	printf '{"url": "%s", "interactive": true}\n' "$cluster_url" >"$scratch/bin/influxsim.json"
+	cp "$built/influxsim" "$scratch/bin/influxsim"
+	if [[ $product == dedicated ]]; then start_cluster; else start_server; fi
+}
+
+# start_cluster starts a Cloud Dedicated cluster and makes the simulated influxctl
+# ready to use it.
+start_cluster() {
+	ln "$scratch/bin/influxsim" "$scratch/bin/influxctl"
+	start influxdb.log "$scratch/bin/influxsim" cluster --product dedicated --root-file "$scratch/root-credential"
+	await grep -q '"url"' "$scratch/influxdb.log"
+	url=$(field "$scratch/influxdb.log" url)
+	account_id=$(field "$scratch/influxdb.log" account_id)
+	cluster_id=$(field "$scratch/influxdb.log" cluster_id)
+	printf '{"url": "%s", "interactive": true}\n' "$url" >"$scratch/bin/influxsim.json"
 	(umask 077 && printf '[[profile]]\nname = "default"\nproduct = "dedicated"\naccount_id = "%s"\ncluster_id = "%s"\nmgmt_token = "%s"\n' \
-		"$account_id" "$cluster_id" "$(cat "$scratch/root-token")" >"$scratch/influxctl.toml")
+		"$account_id" "$cluster_id" "$(cat "$scratch/root-credential")" >"$scratch/influxctl.toml")
+}
+
+# start_server starts a Core, Enterprise or Cloud server.
+start_server() {
+	start influxdb.log "$scratch/bin/influxsim" server --product "$product" --root-file "$scratch/root-credential" --databases metrics,logs
+	await grep -q '"url"' "$scratch/influxdb.log"
+	url=$(field "$scratch/influxdb.log" url)
+	control=$(field "$scratch/influxdb.log" control)
 }
 
 start_vault() {
@@ -122,7 +184,7 @@ start_vault() {
 	peers=$(free_port)
 	mkdir "$scratch/raft" "$scratch/plugins"
 	cp "$built/vault-plugin-secrets-influxdb" "$scratch/plugins/"
-	ln -s "$vault" "$scratch/bin/vault" # which may be OpenBao's bao
+	ln -s "$binary" "$scratch/bin/$cli"
 	cat >"$scratch/vault.hcl" <<-CONFIG
 		storage "raft" {
 			path                   = "$scratch/raft"
@@ -140,99 +202,164 @@ start_vault() {
 		disable_mlock    = true
 		log_level        = "debug"
 	CONFIG
-	unset "${!VAULT_@}" "${!BAO_@}" # of which OpenBao heeds both, the latter first
-	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch VAULT_ADDR=http://127.0.0.1:$port
-	start vault.log vault server -config="$scratch/vault.hcl"
+	unset "${!VAULT_@}" "${!BAO_@}" # OpenBao reads both
+	address=http://127.0.0.1:$port
+	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch "${prefix}_ADDR=$address"
+	start "$cli.log" "$cli" server -config="$scratch/vault.hcl"
 	await init_vault
-	vault operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
-	VAULT_TOKEN=$(field "$scratch/init.json" root_token)
-	export VAULT_TOKEN
-	await vault secrets list
+	"$cli" operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
+	token=$(field "$scratch/init.json" root_token)
+	export "${prefix}_TOKEN=$token"
+	await "$cli" secrets list
 }
 
-init_vault() { vault operator init -key-shares=1 -key-threshold=1 -format=json >"$scratch/init.json"; }
+init_vault() { "$cli" operator init -key-shares=1 -key-threshold=1 -format=json >"$scratch/init.json"; }
 
-set_up() {
-	say "Vault runs a plugin whose checksum it knows. Its environment names the influxctl to run (here a simulated one)."
-	# Through the API, for OpenBao's `plugin register` has no -env.
-	run vault write sys/plugins/catalog/secret/vault-plugin-secrets-influxdb command=vault-plugin-secrets-influxdb \
-		sha256="$(checksum plugins/vault-plugin-secrets-influxdb)" env=INFLUXCTL_PATH="$scratch/bin/influxctl"
-	run vault secrets enable -path=influxdb vault-plugin-secrets-influxdb
-
-	say "The mount learns where its cluster is, and the root token: the management token that makes all others." \
-		"It comes out of a file, and no command shows it again."
-	run vault write influxdb/config product=dedicated \
-		account_id="$account_id" cluster_id="$cluster_id" api_url="$cluster_url" mgmt_token=@root-token
-	run vault read influxdb/config
-
-	say "Does it all work? This makes a token, finds it, revokes it, and sees it dead."
-	run vault write -force influxdb/config/check
-
-	say "A role is a recipe for tokens. Without max_ttl its leases cannot be renewed."
-	run vault write influxdb/roles/deploy ttl=15m
-	run vault write influxdb/roles/automation ttl=1h max_ttl=8h
-	run vault read influxdb/roles/automation
+register() {
+	local version environment=() about=("Register the plugin under its version. $server runs a plugin only if its checksum matches.")
+	version=$(plugins/vault-plugin-secrets-influxdb -version)
+	if [[ $product == dedicated ]]; then
+		about+=("The plugin runs influxctl, the command line tool of $title. Here it is simulated.")
+		environment=(BREAK env=INFLUXCTL_PATH="$scratch/bin/influxctl")
+	fi
+	say "${about[@]}"
+	# Through the API, because `bao plugin register` has no -env.
+	show write sys/plugins/catalog/secret/vault-plugin-secrets-influxdb BREAK \
+		version="$version" command=vault-plugin-secrets-influxdb BREAK \
+		sha256="$(checksum plugins/vault-plugin-secrets-influxdb)" ${environment[@]+"${environment[@]}"}
+	show secrets enable -path=influxdb vault-plugin-secrets-influxdb
 }
 
-live_and_die() {
+configure() {
+	local host=${url#http://}
+	if [[ $product == dedicated ]]; then
+		say "Configure the cluster and the root credential: the management token with which the" \
+			"plugin issues and revokes all others. It is read from a file, and never shown again."
+		show write influxdb/config product=dedicated BREAK account_id="$account_id" cluster_id="$cluster_id" BREAK \
+			api_url="$url" mgmt_token=@root-credential
+	else
+		say "Configure the server and the root credential: the admin token with which the plugin" \
+			"issues and revokes all others. It is read from a file, and never shown again."
+		show write influxdb/config product="$product" BREAK host="${host%:*}" port="${host#*:}" disable_tls=true BREAK \
+			admin_token=@root-credential
+	fi
+	show read influxdb/config
+
+	say "Check the configuration: the plugin issues a token, finds it in the list, and revokes it."
+	show write -force influxdb/config/check
+}
+
+lease() {
 	local token lease
-	say "Each read makes a token, under a lease. The token's own end, expires_at, is the last the lease can have, and 30s."
-	run vault read influxdb/creds/automation | tee credential
+	say "A role describes tokens. The tokens of this role have administrative rights. A lease" \
+		"lasts for one hour, and can be renewed until it is eight hours old."
+	show write influxdb/roles/automation ttl=1h max_ttl=8h
+
+	say "Each read issues a token under a lease. When the lease ends, the plugin revokes the" \
+		"token. If that is not possible, the token expires at expires_at, 30 seconds after the" \
+		"latest end of the lease."
+	show read influxdb/creds/automation | tee credential
 	token=$(column token)
 	lease=$(column lease_id)
 
-	say "The cluster accepts the token."
-	use "$token"
+	say "InfluxDB accepts the token."
+	administer "$token"
 
-	say "Renewing the lease asks nothing of the cluster."
-	run vault lease renew "$lease"
+	say "Renew the lease. This needs no request to InfluxDB."
+	show lease renew "$lease"
 
-	say "The end of the lease is the end of the token (-sync waits for it)."
-	run vault lease revoke -sync "$lease"
-	use "$token"
+	say "Revoke the lease. The token is revoked with it. (-sync waits for that.)"
+	show lease revoke -sync "$lease"
+	administer "$token"
 }
 
-read_and_write() {
+lease_of_a_database_token() {
 	local token
-	say "Applications that only read and write data get a database token, which can do no more than that."
-	run vault write influxdb/roles/telegraf token_type=database write_databases=metrics ttl=1h
-	run vault read influxdb/creds/telegraf | tee credential
+	say "Applications that only read or write data need no administrative rights. They use a" \
+		"database token. This one can write to the database metrics, and nothing else."
+	show write influxdb/roles/telegraf token_type=database write_databases=metrics BREAK ttl=1h max_ttl=24h
+	show read influxdb/creds/telegraf | tee credential
 	token=$(column token)
-	write_point "$token" logs
-	write_point "$token" metrics
-	run vault lease revoke -sync "$(column lease_id)"
-	write_point "$token" metrics
+	write_to metrics "$token"
+	write_to logs "$token"
+	show lease revoke -sync "$(column lease_id)"
+	write_to metrics "$token"
 }
 
-look_around() {
-	say "The next one stays, so that there is something to see."
-	run vault read influxdb/creds/deploy
-	say "The tokens that are not known to be dead, and how the mount is doing."
-	run vault list -detailed influxdb/tokens
-	run vault read influxdb/status
+static_role() {
+	local rights=(token_type=database write_databases=metrics) previous
+	[[ $product != core ]] || rights=(token_type=management)
+	say "A static role has one token for many readers. The plugin replaces it every 24 hours." \
+		"The previous token stays valid for a grace period, here one hour."
+	show write influxdb/static-roles/sensors "${rights[@]}" BREAK rotation_period=24h rotation_grace_period=1h
+	show read influxdb/static-creds/sensors | tee credential
+	previous=$(column token)
+
+	say "A second read returns the same token. There is no lease: ttl says when to read again."
+	show read -field=token_id influxdb/static-creds/sensors
+	echo
+
+	say "Replace the token now."
+	show write -force influxdb/rotate-role/sensors
+	show read influxdb/static-creds/sensors | tee credential
+
+	say "The previous token still works, so that readers have time to get the new one."
+	write_to metrics "$previous"
+	write_to metrics "$(column token)"
 }
 
-start_cluster
+overview() {
+	say "Issue one more token under a lease, and keep it."
+	show read influxdb/creds/automation
+
+	say "The ledger lists every token that may be valid: those of the static role, and the one" \
+		"under a lease."
+	show list -detailed influxdb/tokens/detailed
+
+	say "The status of the mount counts the tokens and shows failures, without a request to" \
+		"InfluxDB."
+	show read influxdb/status
+}
+
+# try_next prints how to go on in another terminal.
+try_next() {
+	local list="curl $control/tokens"
+	[[ $product != dedicated ]] || list="influxctl --config $scratch/influxctl.toml management list" # with the root credential
+	cat <<-TEXT
+
+		$server and InfluxDB run until Ctrl-C. To use them in another terminal, paste this there:
+
+		  export ${prefix}_ADDR=$address ${prefix}_TOKEN=$token
+		  export PATH=$scratch/bin:\$PATH
+
+		Try next:
+
+		  $cli path-help influxdb
+		      shows the paths of the plugin
+		  $list
+		      lists the tokens that InfluxDB has
+		  $cli lease revoke -sync -prefix influxdb/creds
+		      revokes all leases and their tokens
+		  $cli delete influxdb/static-roles/sensors
+		      deletes the static role and revokes its tokens
+		  $cli write -force influxdb/config/rotate-root
+		      replaces the root credential; the previous one is revoked after a minute
+		  tail -f $scratch/$cli.log
+		      shows the log of $server and the plugin
+	TEXT
+}
+
+control=
+start_influxdb
 start_vault
 cd "$scratch"
 echo
-echo "A simulated InfluxDB 3 cluster is at $cluster_url, a Vault at $VAULT_ADDR."
-set_up
-live_and_die
-read_and_write
-look_around
-cat <<EXPORTS
-
-Up until Ctrl-C. To go on in another terminal, paste:
-
-  export VAULT_ADDR=$VAULT_ADDR VAULT_TOKEN=$VAULT_TOKEN
-  export PATH=$scratch/bin:\$PATH
-
-What to try next:
-
-  vault path-help influxdb                            # what there is to read and write
-  vault lease revoke -sync -prefix influxdb/creds     # ends every token
-  influxctl --config $scratch/influxctl.toml management list   # the tokens on the cluster
-  tail -f $scratch/vault.log
-EXPORTS
-wait "${started[1]}" # Vault: should it die, so does this
+echo "A simulated $title runs at $url, and $server at $address."
+register
+configure
+lease
+[[ $product == core ]] || lease_of_a_database_token
+static_role
+overview
+try_next
+wait "${started[1]}" # if $server dies, the script ends

@@ -26,7 +26,7 @@ func TestASecretPrintsUnderNoVerb(t *testing.T) {
 		}
 	}
 	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("minted", "token", token, "secret", token.Secret)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("issued", "token", token, "secret", token.Secret)
 	if strings.Contains(log.String(), "hunter2") {
 		t.Error(log.String())
 	}

@@ -19,8 +19,7 @@ type Entry struct {
 	Absent        bool // issuing, and at least one list did not show the token
 	OutlivesLease bool // its RevokeOn is RevokeOnExpiry
 
-	postponed bool // see Ledger.Postpone
-	position  int  // in the queue
+	position int // in the queue
 }
 
 // A group is the records of one role on one cluster. Limits apply to groups.
@@ -88,18 +87,8 @@ func (x *index) remove(accessor string) {
 // postpone moves the deadline of an entry without changing the record.
 func (x *index) postpone(accessor string, deadline time.Time) {
 	if e := x.byAccessor[accessor]; e != nil {
-		e.Deadline, e.postponed = deadline, true
+		e.Deadline = deadline
 		heap.Fix(&x.queue, e.position)
-	}
-}
-
-// resume makes the entries that were postponed due at a time.
-func (x *index) resume(at time.Time) {
-	for _, e := range x.byAccessor {
-		if e.postponed {
-			e.Deadline, e.postponed = at, false
-			heap.Fix(&x.queue, e.position)
-		}
 	}
 }
 

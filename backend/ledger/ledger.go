@@ -263,14 +263,6 @@ func (l *Ledger) Postpone(accessor string, until time.Time) {
 	l.index.postpone(accessor, until)
 }
 
-// Resume makes the records that were postponed due at now, because what stood in
-// the way may have changed.
-func (l *Ledger) Resume(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.index.resume(now)
-}
-
 // note makes the index agree with a record that was just read under its lock, or
 // just written.
 func (l *Ledger) note(r Record) {

@@ -5,15 +5,21 @@
 // first argument says what to serve:
 //
 //	influxsim cluster [--listen 127.0.0.1:0] [--product dedicated|clustered] [--root-file FILE]
+//	influxsim server --root-file FILE [--listen 127.0.0.1:0] [--control 127.0.0.1:0]
+//	    [--product core|enterprise|cloud] [--databases NAME,NAME]
 //
-// cluster serves an InfluxDB Cloud Dedicated or InfluxDB Clustered cluster.
+// cluster serves an InfluxDB Cloud Dedicated or InfluxDB Clustered cluster. As
+// soon as it listens, it prints one line of JSON with url, account_id, cluster_id
+// and root, the secret of the root credential. With --root-file it writes the
+// secret to that file instead.
 //
-// As soon as it listens, it prints one line of JSON with url, account_id,
-// cluster_id and root, the secret of the root credential. With --root-file it
-// writes the secret to that file instead. It stops at SIGINT or SIGTERM.
+// server serves an InfluxDB 3 Core, Enterprise or Cloud server with an operator
+// token and a named admin token, the root credential, whose secret it writes to
+// --root-file. As soon as it listens, it prints one line of JSON with url and
+// control, the URL of its control API.
 //
-// The control API of a simulator needs no credential. Serve it on a loopback
-// address only.
+// Both stop at SIGINT or SIGTERM. The control API of a simulator needs no
+// credential. Serve it on a loopback address only.
 package main
 
 import (
@@ -48,9 +54,10 @@ func main() {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	commands := map[string]func(context.Context, []string, io.Writer) error{
 		"cluster": runCluster,
+		"server":  runServer,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: influxsim cluster [flags]")
+		return errors.New("usage: influxsim cluster|server [flags]")
 	}
 	return commands[args[0]](ctx, args[1:], stdout)
 }
@@ -80,12 +87,17 @@ func runCluster(ctx context.Context, args []string, stdout io.Writer) error {
 		line := announcement{URL: url, AccountID: cluster.AccountID(), ClusterID: cluster.ClusterID(), Root: cluster.Root()}
 		if *rootFile != "" {
 			line.Root = ""
-			if err := os.WriteFile(*rootFile, []byte(cluster.Root()+"\n"), 0o600); err != nil {
+			if err := writeSecret(*rootFile, cluster.Root()); err != nil {
 				return err
 			}
 		}
 		return json.NewEncoder(stdout).Encode(line)
 	})
+}
+
+// writeSecret writes a secret to a new file that only its owner can read.
+func writeSecret(path, secret string) error {
+	return os.WriteFile(path, []byte(secret+"\n"), 0o600)
 }
 
 // serve serves handler at an address until ctx is done. It calls announce with

@@ -1,9 +1,10 @@
 # A Vault Agent that renders the templates of this folder. Remove those you do
 # not need.
 #
-# Templates that read the same path share one lease, and so one token. When a
-# lease cannot be renewed any more, the Agent reads a new credential and renders
-# again before the old token ends.
+# Templates that read the same path of creds/ share one lease, and so one token. When
+# a lease cannot be renewed any more, the Agent reads a new credential and renders
+# again before the old token ends. A path of static-creds/ has no lease: the Agent
+# reads it again when the ttl of the answer is over.
 #
 # A test renders them with a real Agent.
 
@@ -64,6 +65,17 @@ template {
 template {
   source               = "telegraf.conf.ctmpl"
   destination          = "rendered/telegraf.conf"
+  perms                = "0600"
+  error_on_missing_key = true
+
+  exec {
+    command = ["systemctl", "reload", "telegraf.service"]
+  }
+}
+
+template {
+  source               = "telegraf-fleet.conf.ctmpl"
+  destination          = "rendered/telegraf-fleet.conf"
   perms                = "0600"
   error_on_missing_key = true
 

@@ -7,6 +7,10 @@ path "influxdb/creds/telegraf" {
   capabilities = ["read"]
 }
 
+path "influxdb/static-creds/telegraf" {
+  capabilities = ["read"]
+}
+
 path "influxdb/creds/grafana" {
   capabilities = ["read"]
 }

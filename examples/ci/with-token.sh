@@ -9,7 +9,9 @@
 # not revoked.
 #
 # The command gets INFLUXDB3_TOKEN, INFLUXDB3_ACCOUNT_ID and INFLUXDB3_CLUSTER_ID,
-# which Terraform's provider influxdb3 reads. It does not get Vault's variables.
+# which Terraform's provider influxdb3 reads, and INFLUXDB3_AUTH_TOKEN and
+# INFLUXDB3_HOST_URL, which the command line influxdb3 reads. It does not get Vault's
+# variables.
 #
 # A test runs it against a real Vault, with a JWT.
 set -euo pipefail
@@ -38,5 +40,13 @@ trap 'exit 143' TERM
 credential=$(vault read -format=json "influxdb/creds/$role")
 field() { sed -n 's/^ *"'"$1"'": "\([^"]*\)",\{0,1\}$/\1/p' <<<"$credential"; }
 lease=$(field lease_id)
-INFLUXDB3_TOKEN=$(field token) INFLUXDB3_ACCOUNT_ID=$(field account_id) INFLUXDB3_CLUSTER_ID=$(field cluster_id) \
-	env -u VAULT_TOKEN -u VAULT_JWT "$@"
+(
+	export INFLUXDB3_TOKEN INFLUXDB3_ACCOUNT_ID INFLUXDB3_CLUSTER_ID INFLUXDB3_AUTH_TOKEN INFLUXDB3_HOST_URL
+	INFLUXDB3_TOKEN=$(field token)
+	INFLUXDB3_ACCOUNT_ID=$(field account_id)
+	INFLUXDB3_CLUSTER_ID=$(field cluster_id)
+	INFLUXDB3_AUTH_TOKEN=$INFLUXDB3_TOKEN
+	INFLUXDB3_HOST_URL=$(field url)
+	unset VAULT_TOKEN VAULT_JWT
+	exec "$@"
+)

@@ -34,3 +34,7 @@ path "influxdb/tokens/*" {
 path "influxdb/status" {
   capabilities = ["read"]
 }
+
+path "influxdb/metrics" {
+  capabilities = ["read"]
+}

@@ -39,9 +39,10 @@ path "influxdb/tokens" {
   capabilities = ["list"]
 }
 
-# Deleting revokes the token.
+# Deleting revokes the token. Updating (forget=true) deletes the record of a token
+# whose cluster is gone.
 path "influxdb/tokens/*" {
-  capabilities = ["read", "delete", "list"]
+  capabilities = ["read", "update", "delete", "list"]
 }
 
 path "influxdb/tidy" {
@@ -49,6 +50,10 @@ path "influxdb/tidy" {
 }
 
 path "influxdb/status" {
+  capabilities = ["read"]
+}
+
+path "influxdb/metrics" {
   capabilities = ["read"]
 }
 

@@ -18,7 +18,7 @@ import (
 const (
 	maxParallel = 4 // the engine's default
 	cliLatency  = 100 * time.Millisecond
-	rounds      = 3 // the loads of a comparison take turns this often
+	rounds      = 6 // the loads of a comparison take turns this often
 )
 
 // BenchmarkEngine measures the engine on a real Vault and compares it with two
@@ -28,7 +28,7 @@ const (
 //
 // Sizes: $BENCH_LEASES leases are revoked at most (10000), the ledger has
 // $BENCH_RECORDS records at most (100000), $BENCH_LIST tokens are listed at most
-// (1000000), and one measurement takes $BENCH_SECONDS (10).
+// (1000000), and one measurement takes $BENCH_SECONDS (6).
 func BenchmarkEngine(b *testing.B) {
 	out := newResults(b)
 	out.addMachine(b)
@@ -36,8 +36,9 @@ func BenchmarkEngine(b *testing.B) {
 		name    string
 		measure func(*testing.B, results)
 	}{
-		{"CLI", measureCLI}, {"database", measureDatabase}, {"revocation", measureRevocation},
-		{"ledger", measureLedger}, {"list", measureList},
+		{"CLI", measureCLI}, {"database", measureDatabase}, {"InfluxDB3", measureInfluxDB3},
+		{"nodes", measureNodes}, {"hang", measureHang}, {"ledger", measureLedger},
+		{"revocation", measureRevocation}, {"list", measureList},
 	} {
 		b.Run(part.name, func(b *testing.B) { part.measure(b, out) })
 	}
@@ -135,7 +136,7 @@ func (m measurement) quantile(q float64) float64 {
 // of them.
 func compare(b *testing.B, loads ...load) []measurement {
 	b.Helper()
-	length := time.Duration(size(b, "BENCH_SECONDS", 10)) * time.Second / rounds
+	length := time.Duration(size(b, "BENCH_SECONDS", 6)) * time.Second / rounds
 	total := make([]measurement, len(loads))
 	for range rounds {
 		for i, l := range loads {
@@ -153,7 +154,7 @@ func compare(b *testing.B, loads ...load) []measurement {
 func alternate(b *testing.B, calls ...func(context.Context) error) []measurement {
 	b.Helper()
 	total := make([]measurement, len(calls))
-	length := time.Duration(len(calls)*size(b, "BENCH_SECONDS", 10)) * time.Second
+	length := time.Duration(len(calls)*size(b, "BENCH_SECONDS", 6)) * time.Second
 	for began := time.Now(); time.Since(began) < length; {
 		for i, do := range calls {
 			start := time.Now()

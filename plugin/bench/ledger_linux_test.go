@@ -17,8 +17,8 @@ import (
 // periodic function, which it makes about every minute.
 const tickMetrics = "telemetry {\n add_mount_point_rollback_metrics = true\n }"
 
-// measureLedger starts the server with a growing ledger and measures the start
-// and the periodic function.
+// measureLedger starts the server with a growing ledger and measures the start,
+// and the periodic function with the largest ledger.
 func measureLedger(b *testing.B, out results) {
 	r, most := newRig(b, "raw_storage_endpoint = true", tickMetrics), size(b, "BENCH_RECORDS", 100_000)
 	r.write(b, "engine/roles/many", map[string]any{"ttl": "8h", "max_active": 3*most + 100})
@@ -27,9 +27,13 @@ func measureLedger(b *testing.B, out results) {
 	for n := max(1, most/100); n <= most; n *= 10 {
 		r.FillLedger(b, sample, n-held)
 		held = n
+		if n < most {
+			r.measureStart(b, out, n, false)
+			continue
+		}
 		overdue := r.addOverdue(b, sample, min(n, 1000))
-		r.measureStart(b, out, n, n == most)
-		r.measureTicks(b, out, n, overdue)
+		r.measureStart(b, out, n, true)
+		r.measureTicks(b, out, n, overdue) // Vault calls once a minute, so only here
 	}
 }
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -28,14 +29,18 @@ type result struct {
 	Goal     string  `json:"goal,omitempty"`  // such as "<= 40"
 	Reached  *bool   `json:"reached,omitempty"`
 	Note     string  `json:"note,omitempty"`
+	Load     float64 `json:"load_average,omitempty"` // of the last minute, other programs included
 }
 
 // What the engine is compared with.
 const (
 	influxctlLoop = "influxctl in a loop"
+	plainUUID     = "a plugin that answers a UUID without a lease"
+	wideAnswer    = "a plugin that answers as many fields without a lease"
 	leasedUUID    = "a plugin that answers a leased UUID"
 	storedUUID    = "a plugin that answers a leased UUID and stores twice"
 	bareRequest   = "the request to the cluster alone"
+	noHang        = "the same while no cluster hangs"
 	onePerLease   = "one process per lease"
 )
 
@@ -64,6 +69,10 @@ func (r results) add(b *testing.B, one result) {
 	if one.Other != 0 {
 		one.Ratio = one.Engine / one.Other
 	}
+	load, err := os.ReadFile("/proc/loadavg")
+	must(b, err)
+	_, err = fmt.Sscan(string(load), &one.Load)
+	must(b, err)
 	must(b, r.encoder.Encode(one))
 }
 

@@ -13,9 +13,9 @@ import (
 // A way is a way to end all leases of a mount.
 type way struct{ name, method, path string }
 
-// measureRevocation ends many leases, and ten times as many, in each way. Each
-// measurement has a server and a cluster of its own, because a cluster also
-// lists its revoked tokens.
+// measureRevocation ends many leases in each way, and ten times as many by a
+// prefix. Each measurement has a server and a cluster of its own, because a
+// cluster also lists its revoked tokens.
 func measureRevocation(b *testing.B, out results) {
 	most := size(b, "BENCH_LEASES", 10_000)
 	for n := max(1, most/10); n <= most; n *= 10 {
@@ -23,6 +23,9 @@ func measureRevocation(b *testing.B, out results) {
 			{"lease revoke -prefix", "PUT", "sys/leases/revoke-prefix/"},
 			{"secrets disable", "DELETE", "sys/mounts/"},
 		} {
+			if n > 1000 && w.method == "DELETE" {
+				continue // takes minutes, and Vault's own part of it is most of them
+			}
 			b.Run(fmt.Sprint(n, " ", w.name), func(b *testing.B) { newRig(b).measureEnd(b, out, n, w) })
 		}
 	}

@@ -24,38 +24,45 @@ import (
 // and memory are not counted as the benchmark's.
 type rig struct {
 	*vaulttest.Server
-	cluster struct {
-		URL       string `json:"url"`
-		AccountID string `json:"account_id"`
-		ClusterID string `json:"cluster_id"`
-		Root      string `json:"root"`
-	}
+	cluster   cluster
+	simulator string // path of influxsim
 	cli       string // path of the simulated influxctl
 	profile   string // its configuration file in the loop without the engine
 	engine    vaulttest.Process
 	yardstick vaulttest.Process
 }
 
+// A cluster is what a simulated cluster of the product clustered says of itself.
+type cluster struct {
+	URL       string `json:"url"`
+	AccountID string `json:"account_id"`
+	ClusterID string `json:"cluster_id"`
+	Root      string `json:"root"`
+}
+
 // newRig starts a rig that ends with the benchmark. The settings are added to
 // the configuration of the server.
 func newRig(b *testing.B, settings ...string) *rig {
 	b.Helper()
-	r := &rig{Server: vaulttest.Start(b, settings...)}
+	return newRigOn(b, vaulttest.Start(b, settings...))
+}
+
+// newRigOn makes a rig of a server that runs.
+func newRigOn(b *testing.B, server *vaulttest.Server) *rig {
+	b.Helper()
+	r := &rig{Server: server}
 	r.logLess(b)
 	dir := b.TempDir()
+	r.simulator = filepath.Join(dir, "influxsim")
 	vaulttest.Build(b, dir, "./cmd/influxsim")
 	vaulttest.Build(b, r.Plugins, "./plugin/bench/testdata/yardstick")
-	r.startCluster(b, filepath.Join(dir, "influxsim"))
+	r.startSimulator(b, &r.cluster, "cluster")
 	var err error
-	r.cli, err = simulator.Install(dir, filepath.Join(dir, "influxsim"), simulator.Sidecar{URL: r.cluster.URL})
+	r.cli, err = simulator.Install(dir, r.simulator, simulator.Sidecar{URL: r.cluster.URL})
 	must(b, err)
 	r.mountBoth(b)
-	at, err := url.Parse(r.cluster.URL)
-	must(b, err)
-	r.write(b, "engine/config", map[string]any{
-		"product": "clustered", "host": at.Hostname(), "port": at.Port(), "disable_tls": true, "mgmt_token": r.cluster.Root,
-		"request_timeout": "40s",
-	})
+	at := parse(b, r.cluster.URL)
+	r.configure(b, "engine", r.cluster)
 	r.write(b, "engine/roles/cli", map[string]any{"ttl": "1h", "max_ttl": "8h"})
 	r.write(b, "engine/roles/api", map[string]any{"ttl": "1h", "max_ttl": "8h", "token_type": "database", "write_databases": "metrics"})
 	r.profile = filepath.Join(dir, "profile", "profile.toml")
@@ -72,10 +79,28 @@ func (r *rig) logLess(b *testing.B) {
 	r.write(b, "sys/loggers", map[string]any{"level": "info"})
 }
 
-// startCluster runs the simulated cluster until the benchmark ends.
-func (r *rig) startCluster(b *testing.B, program string) {
+// configure writes the config of a mount of the engine for a cluster.
+func (r *rig) configure(b *testing.B, mount string, c cluster) {
 	b.Helper()
-	cmd := vaulttest.Command(program, "cluster")
+	at := parse(b, c.URL)
+	r.write(b, mount+"/config", map[string]any{
+		"product": "clustered", "host": at.Hostname(), "port": at.Port(), "disable_tls": true, "mgmt_token": c.Root,
+		"request_timeout": "40s",
+	})
+}
+
+func parse(b *testing.B, address string) *url.URL {
+	b.Helper()
+	at, err := url.Parse(address)
+	must(b, err)
+	return at
+}
+
+// startSimulator runs influxsim until the benchmark ends, and decodes the line
+// that it prints as soon as it listens.
+func (r *rig) startSimulator(b *testing.B, announced any, args ...string) {
+	b.Helper()
+	cmd := vaulttest.Command(r.simulator, args...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	must(b, err)
@@ -88,7 +113,7 @@ func (r *rig) startCluster(b *testing.B, program string) {
 	})
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	must(b, err)
-	must(b, json.Unmarshal(line, &r.cluster))
+	must(b, json.Unmarshal(line, announced))
 }
 
 // mountBoth mounts the engine and the yardstick.
@@ -156,12 +181,19 @@ func (r *rig) awaitLedger(b *testing.B) {
 	}))
 }
 
-// control sends a request to the control API of the simulated cluster.
+// control sends a request to the control API of the simulated cluster of the
+// mount engine.
 func (r *rig) control(b *testing.B, method, path string, body, into any) {
+	b.Helper()
+	r.controlOf(b, r.cluster, method, path, body, into)
+}
+
+// controlOf sends a request to the control API of a simulated cluster.
+func (r *rig) controlOf(b *testing.B, c cluster, method, path string, body, into any) {
 	b.Helper()
 	text, err := json.Marshal(body)
 	must(b, err)
-	req, err := http.NewRequestWithContext(b.Context(), method, r.cluster.URL+"/sim/control/"+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(b.Context(), method, c.URL+"/sim/control/"+path, bytes.NewReader(text))
 	must(b, err)
 	resp, err := r.HTTP.Do(req)
 	must(b, err)

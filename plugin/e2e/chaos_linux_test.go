@@ -160,7 +160,8 @@ func (c *chaos) startLoad(t *testing.T) (end func()) {
 		clients = append(clients, one)
 		running.Go(func() { one.run(ctx) })
 	}
-	running.Go(func() { c.rotateRoot(ctx, rand.New(rand.NewPCG(c.random.Uint64(), 0))) })
+	random := rand.New(rand.NewPCG(c.random.Uint64(), 0))
+	running.Go(func() { c.rotateRoot(ctx, random) })
 	return func() {
 		stop()
 		running.Wait()

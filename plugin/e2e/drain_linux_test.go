@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -98,12 +99,20 @@ func (l *drainLoop) mustHaveWaited(t *testing.T, number int) {
 	}
 }
 
-// drainCommand is the loop that docs/operations.md shows.
+// shellFunction matches a command that defines a shell function.
+var shellFunction = regexp.MustCompile(`^\w+\(\) \{`)
+
+// drainCommand returns the loop that docs/operations.md shows, with the shell
+// functions that the page defines before it.
 func drainCommand(t *testing.T) string {
 	t.Helper()
+	var lines []string
 	for _, step := range stepsOf(t, "../../docs/operations.md") {
-		if strings.HasPrefix(step.command, "until ") {
-			return step.command
+		switch {
+		case shellFunction.MatchString(step.command):
+			lines = append(lines, step.command)
+		case strings.HasPrefix(step.command, "until "):
+			return strings.Join(append(lines, step.command), "\n")
 		}
 	}
 	t.Fatal("docs/operations.md shows no loop")

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +29,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest/simulator/influxdb3server"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/plugin/e2e/vaulttest"
 )
 
@@ -67,12 +70,16 @@ func (d *desk) answer(t *testing.T, method, path, token string) int {
 	return resp.StatusCode
 }
 
+// fleet makes the static role that the examples use.
+var fleet = step{command: `vault write influxdb/static-roles/telegraf write_databases=metrics rotation_period=24h`}
+
 // agentRenders runs a real Vault Agent that renders every template. It parses each
 // file in its own syntax and uses the tokens in them.
 func agentRenders(t *testing.T, d *desk) {
 	must(t, os.Mkdir(filepath.Join(d.dir, "stub"), 0o700))
 	must(t, os.WriteFile(filepath.Join(d.dir, "stub", "systemctl"), []byte("#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/said\"\n"), 0o700))
 	d.run(t, []step{
+		fleet,
 		{command: `vault policy write agent examples/agent-templates/policy.hcl`},
 		{command: `vault auth enable approle`},
 		{command: `vault write auth/approle/role/agent token_policies=agent token_period=24h`},
@@ -96,8 +103,8 @@ func agentRenders(t *testing.T, d *desk) {
 			t.Errorf("%s %s answers %d, want %d", c.method, c.path, got, c.status)
 		}
 	}
-	if n := len(d.alive()); n != 3 {
-		t.Errorf("the Agent read %d credentials, want 3", n)
+	if n := len(d.alive()); n != 4 {
+		t.Errorf("%d tokens are alive, want 3 that the Agent read, and one of the static role", n)
 	}
 	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
 		t.Errorf("systemctl was called with: %s", said)
@@ -128,6 +135,9 @@ func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 		{"telegraf.conf", d.decoded(t, "telegraf.conf", toml.Unmarshal), map[string]any{"outputs": map[string]any{"influxdb_v2": []any{map[string]any{
 			"urls": []any{"https://cluster.example.com"}, "token": writer, "organization": "", "bucket": "metrics",
 		}}}}},
+		{"telegraf-fleet.conf", d.decoded(t, "telegraf-fleet.conf", toml.Unmarshal), map[string]any{"outputs": map[string]any{"influxdb_v2": []any{map[string]any{
+			"urls": []any{"https://cluster.example.com"}, "token": d.sharedToken(t), "organization": "", "bucket": "metrics",
+		}}}}},
 		{"grafana.yaml", d.decoded(t, "grafana.yaml", yaml.Unmarshal), map[string]any{"apiVersion": 1, "datasources": []any{map[string]any{
 			"name": "InfluxDB", "type": "influxdb", "access": "proxy", "url": "https://cluster.example.com",
 			"jsonData": map[string]any{"version": "SQL", "dbName": "metrics"}, "secureJsonData": map[string]any{"token": reader},
@@ -138,6 +148,18 @@ func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 		}
 	}
 	return manager, writer, reader
+}
+
+// sharedToken returns the current token of the static role telegraf.
+func (d *desk) sharedToken(t *testing.T) string {
+	t.Helper()
+	var answer struct {
+		Data struct {
+			Token string `json:"token"`
+		} `json:"data"`
+	}
+	must(t, d.server.Call(t.Context(), "GET", "influxdb/static-creds/telegraf", nil, &answer))
+	return answer.Data.Token
 }
 
 // variables reads a rendered environment file as a program does that does not
@@ -183,7 +205,10 @@ func jobBorrows(t *testing.T, d *desk) {
 		{command: job + `sh -c 'exit 7' >said 2>&1; echo $?`, shown: []string{"7"}},
 	})
 	environment := d.file(t, "environment")
-	for _, want := range []string{"INFLUXDB3_TOKEN=M.V1.", "INFLUXDB3_ACCOUNT_ID=" + d.cluster.AccountID(), "INFLUXDB3_CLUSTER_ID=" + d.cluster.ClusterID()} {
+	for _, want := range []string{
+		"INFLUXDB3_TOKEN=M.V1.", "INFLUXDB3_ACCOUNT_ID=" + d.cluster.AccountID(), "INFLUXDB3_CLUSTER_ID=" + d.cluster.ClusterID(),
+		"INFLUXDB3_AUTH_TOKEN=M.V1.", "INFLUXDB3_HOST_URL=https://cluster.example.com",
+	} {
 		if !strings.Contains(environment, want) {
 			t.Errorf("the command's environment lacks %.24s…", want)
 		}
@@ -279,44 +304,345 @@ type manifest struct {
 		Method     string         `yaml:"method"`
 		Parameters map[string]any `yaml:"parameters"`
 	} `yaml:"spec"`
+	StringData map[string]string `yaml:"stringData"`
+}
+
+// manifests reads the Kubernetes objects in an example.
+func manifests(t *testing.T, file string) (all []manifest) {
+	t.Helper()
+	decoder := yaml.NewDecoder(bytes.NewReader(exampleFile(t, "kubernetes/"+file)))
+	for {
+		var m manifest
+		err := decoder.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		must(t, err)
+		if m.APIVersion == "" || m.Kind == "" || m.Metadata.Name == "" {
+			t.Errorf("%s: an object without a name: %+v", file, m)
+		}
+		all = append(all, m)
+	}
+}
+
+// request returns the method and the path of the request that an object makes, and
+// the field of the answer that it needs. An object that makes none has no path.
+func (m manifest) request(t *testing.T) (method, path, field string) {
+	t.Helper()
+	switch m.Kind {
+	case "VaultDynamicSecret":
+		method, path, field = m.Spec.Method, strings.TrimPrefix(m.Spec.Mount+"/"+m.Spec.Path, "/"), "token"
+	case "SecretProviderClass":
+		var objects []struct {
+			Path string `yaml:"secretPath"`
+			Key  string `yaml:"secretKey"`
+		}
+		text, _ := m.Spec.Parameters["objects"].(string)
+		must(t, yaml.Unmarshal([]byte(text), &objects))
+		path, field = objects[0].Path, objects[0].Key
+	}
+	if method == "" {
+		method = "GET"
+	}
+	return method, strings.TrimPrefix(path, "/"), field
 }
 
 // kubernetesRequests makes the requests of the Kubernetes examples with the policy
-// that they name.
+// that they name. What reads again without renewing must get the shared token.
 func kubernetesRequests(t *testing.T, d *desk) {
+	d.run(t, []step{fleet})
 	person := newPerson(t, d.server, "application")
-	asked := 0
-	for _, file := range []string{"vault-secrets-operator.yaml", "external-secrets.yaml"} {
-		decoder := yaml.NewDecoder(bytes.NewReader(exampleFile(t, "kubernetes/"+file)))
-		for {
-			var m manifest
-			err := decoder.Decode(&m)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			must(t, err)
-			if m.APIVersion == "" || m.Kind == "" || m.Metadata.Name == "" {
-				t.Errorf("%s: an object without a name: %+v", file, m)
-			}
-			if m.Kind != "VaultDynamicSecret" {
+	shared := d.sharedToken(t)
+	for file, leased := range map[string]bool{
+		"vault-secrets-operator.yaml": true, "vault-secrets-operator-static.yaml": false,
+		"external-secrets.yaml": false, "secrets-store-csi.yaml": false,
+	} {
+		asked := 0
+		for _, m := range manifests(t, file) {
+			method, path, field := m.request(t)
+			if path == "" {
 				continue
 			}
-			method, path := m.Spec.Method, strings.TrimPrefix(m.Spec.Mount+"/"+m.Spec.Path, "/")
-			if method == "" {
-				method = "GET"
-			}
 			var answer struct {
-				Data map[string]any `json:"data"`
+				Lease string         `json:"lease_id"`
+				Data  map[string]any `json:"data"`
 			}
-			must(t, person.Call(t.Context(), method, strings.TrimPrefix(path, "/"), m.Spec.Parameters, &answer))
-			if token, _ := answer.Data["token"].(string); !strings.HasPrefix(token, "apiv") {
-				t.Errorf("%s: the answer of %s has no database token", file, path)
+			must(t, person.Call(t.Context(), method, path, nil, &answer))
+			token, _ := answer.Data[field].(string)
+			if !strings.HasPrefix(token, "apiv") || leased != (answer.Lease != "") || leased == (token == shared) {
+				t.Errorf("%s: the answer of %s has the lease %q and not the right token", file, path, answer.Lease)
 			}
 			asked++
 		}
+		if asked != 1 {
+			t.Errorf("%s: %d requests were made, want 1", file, asked)
+		}
 	}
-	if asked != 2 {
-		t.Errorf("%d requests were made, want 2", asked)
+}
+
+// proxyShares runs a real Vault Proxy and asks it for credentials.
+func proxyShares(t *testing.T, d *desk) {
+	ask := `curl --silent --fail --retry 30 --retry-delay 1 --retry-all-errors --unix-socket proxy.sock http://localhost/v1/influxdb/`
+	d.run(t, []step{
+		fleet,
+		{command: `vault policy write proxy examples/vault-proxy/policy.hcl`},
+		{command: `vault auth enable approle || true`},
+		{command: `vault write auth/approle/role/proxy token_policies=proxy token_period=24h`},
+		{command: `mkdir proxy && cp examples/vault-proxy/* proxy/ && cd proxy`},
+		{command: `vault read -field=role_id auth/approle/role/proxy/role-id >role-id`},
+		{command: `vault write -force -field=secret_id auth/approle/role/proxy/secret-id >secret-id`},
+		{command: `env -u VAULT_TOKEN vault proxy -config=proxy.hcl >proxy.log 2>&1 & proxy=$!`},
+		{command: ask + `creds/telegraf >first`},
+		{command: ask + `creds/telegraf >second`},
+		{command: ask + `static-creds/telegraf >shared`},
+		{command: `kill $proxy; wait $proxy || true`},
+	})
+	first, second, shared := d.token(t, "proxy/first"), d.token(t, "proxy/second"), d.token(t, "proxy/shared")
+	if first != second || first == shared || shared != d.sharedToken(t) {
+		t.Error("the Proxy does not share a leased token and the token of the static role")
+	}
+	if n := len(d.alive()); n != 2 {
+		t.Errorf("%d tokens are alive, want one that is leased, and one of the static role", n)
+	}
+}
+
+// token returns the token in an answer of Vault that a command has stored.
+func (d *desk) token(t *testing.T, name string) string {
+	t.Helper()
+	var answer struct {
+		Data struct {
+			Token string `json:"token"`
+		} `json:"data"`
+	}
+	must(t, json.Unmarshal([]byte(d.file(t, name)), &answer))
+	return answer.Data.Token
+}
+
+// An adminTokenFile is a file from which InfluxDB 3 makes its first admin token.
+type adminTokenFile struct {
+	Token  string `json:"token"`
+	Name   string `json:"name"`
+	Expiry int64  `json:"expiry_millis"`
+}
+
+// newServer returns a simulated InfluxDB 3 Core and its host and port. A POST to
+// /start is what the start of a real server with --admin-token-file is.
+func newServer(t *testing.T) (cluster *influxdb3server.Cluster, host, port string) {
+	t.Helper()
+	cluster = influxdb3server.New(influxdb3server.Options{Product: influxdb3server.Core})
+	mux := http.NewServeMux()
+	mux.Handle("/", cluster)
+	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
+		var file adminTokenFile
+		if err := json.NewDecoder(r.Body).Decode(&file); err != nil || len(file.Token) < 80 || !strings.HasPrefix(file.Token, "apiv3_") {
+			http.Error(w, "not the file of an admin token", http.StatusBadRequest)
+			return
+		}
+		cluster.AddToken(file.Name, file.Token, time.UnixMilli(file.Expiry))
+	})
+	web := httptest.NewServer(mux)
+	t.Cleanup(web.Close)
+	at, err := url.Parse(web.URL)
+	must(t, err)
+	t.Cleanup(func() {
+		for _, violation := range cluster.Violations() {
+			t.Errorf("the server got a request that must not be sent: %s", violation)
+		}
+	})
+	return cluster, at.Hostname(), at.Port()
+}
+
+// composeLeases runs the commands of examples/docker-compose/README.md. In place of
+// docker there is a script that starts a simulated server and runs the commands for
+// Vault on the real Vault of the test.
+func composeLeases(t *testing.T, d *desk) {
+	cluster, host, port := newServer(t)
+	must(t, os.Mkdir(filepath.Join(d.dir, "stub"), 0o700))
+	must(t, os.WriteFile(filepath.Join(d.dir, "stub", "docker"), []byte(`#!/bin/sh
+case "$1 $2" in
+"compose up") exec curl --silent --show-error --fail --data-binary @tokens/admin-token.json http://`+host+":"+port+`/start ;;
+"compose exec") shift 4; exec "$@" ;;
+"compose down") ;;
+*) exit 1 ;;
+esac
+`), 0o700))
+	must(t, os.Symlink(d.server.Plugins, filepath.Join(d.dir, "plugins")))
+	d.env = append(d.env, "PATH="+filepath.Join(d.dir, "stub")+":"+d.server.Bin+":"+os.Getenv("PATH"))
+	d.here = strings.NewReplacer("host=influxdb ", "host="+host+" port="+port+" ", "127.0.0.1:8181", host+":"+port)
+	page := "../../examples/docker-compose/README.md"
+	d.run(t, stepsOf(t, page))
+	if n := len(cluster.Tokens()); n != 2 {
+		t.Errorf("the server has %d tokens, want the new root credential and the one that is still to be revoked", n)
+	}
+}
+
+// TestComposeFile_MatchesItsPage checks that the containers have what the page needs.
+func TestComposeFile_MatchesItsPage(t *testing.T) {
+	var compose struct {
+		Services map[string]struct {
+			Image       string            `yaml:"image"`
+			Command     any               `yaml:"command"`
+			Environment map[string]string `yaml:"environment"`
+			Ports       []string          `yaml:"ports"`
+			Volumes     []string          `yaml:"volumes"`
+			Secrets     []string          `yaml:"secrets"`
+		} `yaml:"services"`
+		Secrets map[string]struct {
+			File string `yaml:"file"`
+		} `yaml:"secrets"`
+	}
+	must(t, yaml.Unmarshal(exampleFile(t, "docker-compose/compose.yaml"), &compose))
+	influxdb, vault := compose.Services["influxdb"], compose.Services["vault"]
+	var local struct {
+		Plugins string `json:"plugin_directory"`
+	}
+	must(t, json.Unmarshal([]byte(vault.Environment["VAULT_LOCAL_CONFIG"]), &local))
+	if !slices.Contains(vault.Volumes, "./plugins:"+local.Plugins+":ro") {
+		t.Errorf("Vault looks for plugins in %s and has the volumes %v", local.Plugins, vault.Volumes)
+	}
+	if vault.Environment["VAULT_TOKEN"] != vault.Environment["VAULT_DEV_ROOT_TOKEN_ID"] {
+		t.Error("the commands on the page have another token than the root token of Vault")
+	}
+	command, _ := influxdb.Command.([]any)
+	if secret := influxdb.Secrets[0]; !slices.Contains(command, any("--admin-token-file=/run/secrets/"+secret)) || compose.Secrets[secret].File != "tokens/admin-token.json" {
+		t.Errorf("InfluxDB does not read the file of the page: %v", command)
+	}
+	if !slices.Contains(influxdb.Ports, "127.0.0.1:8181:8181") {
+		t.Errorf("the page cannot reach InfluxDB: %v", influxdb.Ports)
+	}
+}
+
+// bootstrapRotates starts a simulated server with the token of the Kubernetes example,
+// and does what the example says.
+func bootstrapRotates(t *testing.T, d *desk) {
+	var boot adminTokenFile
+	for _, m := range manifests(t, "influxdb3-bootstrap.yaml") {
+		if m.Kind == "Secret" {
+			must(t, json.Unmarshal([]byte(m.StringData["admin-token.json"]), &boot))
+		}
+	}
+	if boot.Token != "apiv3_REPLACE_ME" || boot.Name == "" || boot.Name == influxdb3server.Operator {
+		t.Fatalf("the Secret has the token %q with the name %q", boot.Token, boot.Name)
+	}
+	cluster, host, port := newServer(t)
+	must(t, os.WriteFile(filepath.Join(d.dir, "boot-token"), []byte(cluster.AddToken(boot.Name, "", time.Now().Add(time.Hour))), 0o600))
+	comment := string(exampleFile(t, "kubernetes/influxdb3-bootstrap.yaml"))
+	write := regexp.MustCompile(`vault write influxdb/config .*`).FindString(comment)
+	rotate := regexp.MustCompile(`vault write -f influxdb/config/rotate-root`).FindString(comment)
+	d.run(t, furnishing[:2]) // a mount without a config
+	d.here = strings.NewReplacer("host=influxdb3.influxdb.svc ", "host="+host+" port="+port+" ")
+	d.run(t, []step{
+		{command: write + ` <boot-token`},
+		{command: rotate, shown: []string{"…", "previous_admin_token_id " + boot.Name, "…", "state rotated"}},
+	})
+}
+
+// openBaoRequests makes the requests of the OpenBao example to the server, in their
+// order, as OpenBao makes them when it initializes itself.
+func openBaoRequests(t *testing.T, d *desk) {
+	d.run(t, []step{{command: `vault secrets disable influxdb`}}) // the example enables it
+	requests := initializeRequests(t, string(exampleFile(t, "openbao/openbao.hcl")))
+	files := map[string]string{
+		"/etc/openbao/secrets/mgmt-token": d.file(t, "root-token"), "/etc/openbao/secrets/operator-password": "a password of the test",
+		"/etc/openbao/policies/operator.hcl": string(exampleFile(t, "policies/operator.hcl")),
+	}
+	for _, r := range requests {
+		for field, value := range r.data {
+			if source, ok := value.(map[string]any); ok && source["eval_source"] == "file" {
+				text, known := files[source["path"].(string)]
+				if !known {
+					t.Errorf("%s reads the file %s, which the test does not know", r.path, source["path"])
+				}
+				r.data[field] = text
+			}
+		}
+		if r.path == "influxdb/config" { // which names an example, not the simulated cluster
+			r.data["account_id"], r.data["cluster_id"] = d.cluster.AccountID(), d.cluster.ClusterID()
+			r.data["api_url"], r.data["ca_cert"] = d.secure, d.file(t, "ca.pem")
+		}
+		must(t, d.server.Call(t.Context(), "POST", r.path, r.data, nil))
+	}
+	if len(requests) != 8 {
+		t.Errorf("%d requests of eight were made", len(requests))
+	}
+	var login struct {
+		Auth struct {
+			Token string `json:"client_token"`
+		} `json:"auth"`
+	}
+	must(t, d.server.Call(t.Context(), "POST", "auth/userpass/login/operator", map[string]any{"password": files["/etc/openbao/secrets/operator-password"]}, &login))
+	var status struct {
+		Data map[string]any `json:"data"`
+	}
+	must(t, d.server.As(login.Auth.Token).Call(t.Context(), "GET", "influxdb/status", nil, &status))
+	if status.Data["next_vault_rotation"] == nil || status.Data["last_vault_rotation"] == nil {
+		t.Errorf("the root credential is not rotated: %v", status.Data)
+	}
+	must(t, d.server.Call(t.Context(), "GET", "influxdb/static-creds/telegraf", nil, nil))
+}
+
+// An initializeRequest is a request block of an OpenBao configuration.
+type initializeRequest struct {
+	path string
+	data map[string]any
+}
+
+// initializeRequests reads the request blocks of a configuration. It knows only the
+// forms that the example uses: each block, map and value on lines of their own.
+func initializeRequests(t *testing.T, config string) (requests []initializeRequest) {
+	t.Helper()
+	setting := regexp.MustCompile(`^\s*(\w+)\s+= (.+)$`)
+	var maps []map[string]any // the data of the request, and the maps in it
+	for line := range strings.Lines(config) {
+		line = strings.TrimSuffix(line, "\n")
+		m := setting.FindStringSubmatch(line)
+		switch {
+		case strings.HasPrefix(line, "  request "):
+			requests = append(requests, initializeRequest{})
+		case len(requests) == 0:
+		case m != nil && m[1] == "path" && len(maps) == 0:
+			must(t, json.Unmarshal([]byte(m[2]), &requests[len(requests)-1].path))
+		case m != nil && m[2] == "{":
+			inner := map[string]any{}
+			if len(maps) == 0 {
+				requests[len(requests)-1].data = inner
+			} else {
+				maps[len(maps)-1][m[1]] = inner
+			}
+			maps = append(maps, inner)
+		case m != nil && len(maps) > 0:
+			var value any
+			must(t, json.Unmarshal([]byte(m[2]), &value))
+			maps[len(maps)-1][m[1]] = value
+		case strings.TrimSpace(line) == "}" && len(maps) > 0:
+			maps = maps[:len(maps)-1]
+		}
+	}
+	return requests
+}
+
+// terraformEphemeral makes the request of the ephemeral Terraform example to a real
+// Vault, and checks that the answer has the values that the provider gets.
+func terraformEphemeral(t *testing.T, d *desk) {
+	text := string(exampleFile(t, "terraform/ephemeral/main.tf"))
+	path := regexp.MustCompile(`(?m)^  path = "(.+)"$`).FindStringSubmatch(text)
+	command := regexp.MustCompile(`(?m)^# (vault write influxdb/static-roles/.+)$`).FindStringSubmatch(text)
+	if path == nil || command == nil {
+		t.Fatal("the example has no path or no static role")
+	}
+	d.run(t, []step{{command: command[1]}})
+	var answer struct {
+		Lease string         `json:"lease_id"`
+		Data  map[string]any `json:"data"`
+	}
+	must(t, d.server.Call(t.Context(), "GET", path[1], nil, &answer))
+	if answer.Lease != "" {
+		t.Error("the answer has a lease, which Terraform does not revoke")
+	}
+	for _, m := range regexp.MustCompile(`\.data\["(\w+)"\]`).FindAllStringSubmatch(text, -1) {
+		if value, _ := answer.Data[m[1]].(string); value == "" {
+			t.Errorf("the answer has no %s", m[1])
+		}
 	}
 }
 

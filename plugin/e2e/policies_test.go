@@ -47,10 +47,12 @@ var attempts = []attempt{
 	{"GET", "static-creds/other", nil, noPolicy},
 	{"POST", "/sys/leases/revoke-prefix/influxdb", nil, operator},
 	{"LIST", "tokens", nil, lookers},
+	{"LIST", "tokens/detailed", nil, lookers},
 	{"GET", "tokens/ACCESSOR", nil, lookers},
 	{"DELETE", "tokens/ACCESSOR", nil, operator},
 	{"POST", "tidy", nil, operator},
 	{"GET", "status", nil, lookers},
+	{"GET", "metrics", nil, lookers},
 	{"POST", "/sys/leases/renew", map[string]any{"lease_id": validLease}, []string{"operator", "application", "auditor"}}, // as Vault's default policy has it
 	{"POST", "/sys/leases/revoke", map[string]any{"lease_id": validLease}, application},
 	{"POST", "/sys/leases/revoke/" + validLease, nil, application},

@@ -31,9 +31,12 @@ func TestRotation_SurvivesKilledPlugin(t *testing.T) {
 	server := vaulttest.Start(t)
 	var stages []*rotationStage
 	issued := 0
-	for i := range max(kills, 5) {
+	n := max(kills, 5)
+	for i := range n {
 		r := newRotationStage(t, server, fmt.Sprintf("rotation-%d", i))
-		moment := time.Duration(random.Int64N(int64(550 * time.Millisecond)))
+		// The moments are spread over all steps: a list, a create and a list, of
+		// 200 ms each.
+		moment := time.Duration((float64(i) + random.Float64()) / float64(n) * float64(750*time.Millisecond))
 		outcome := r.killAfter(t, moment)
 		r.mustWork(t)
 		t.Logf("killed after %s: %s, %d root credentials alive", moment.Round(time.Millisecond), outcome, len(r.rootsAlive()))

@@ -195,7 +195,7 @@ func (st *stage) ledger(ctx context.Context) (map[string]vaulttest.TokenInfo, er
 			Info map[string]vaulttest.TokenInfo `json:"key_info"`
 		} `json:"data"`
 	}
-	err := st.Call(ctx, "LIST", st.mounted+"/tokens", nil, &answer)
+	err := st.Call(ctx, "LIST", st.mounted+"/"+vaulttest.DetailedList, nil, &answer)
 	if vaulttest.HasStatus(err, http.StatusNotFound) {
 		return nil, nil
 	}

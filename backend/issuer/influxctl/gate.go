@@ -11,12 +11,12 @@ import (
 // A gate limits the number of processes that run at the same time and shares
 // them fairly between clusters. A cluster has at most its own MaxParallel. All
 // clusters together have at most the largest MaxParallel of those that have a
-// process or a waiter.
+// process or a waiter, but every cluster may always have one process. So a
+// cluster that hangs with all slots does not stop the others.
 //
 // A free slot goes to the cluster with the fewest processes. Of equals, it goes
 // to the one that has waited longest since it came, got a slot or gave one
-// back. Within a cluster the order is first in, first out. So a cluster that
-// hangs delays another one by at most one of its processes.
+// back. Within a cluster the order is first in, first out.
 type gate struct {
 	mu     sync.Mutex // guards all fields
 	inside int        // processes of all clusters
@@ -142,7 +142,8 @@ func (g *gate) admit() {
 }
 
 // next returns the share that gets the next slot, or nil if there is no free
-// slot or no waiter that may have it. The caller holds mu.
+// slot or no waiter that may have it. A cluster without a process needs no free
+// slot. The caller holds mu.
 func (g *gate) next() *share {
 	var best *share
 	total := 1
@@ -155,7 +156,7 @@ func (g *gate) next() *share {
 			best = s
 		}
 	}
-	if g.inside >= total {
+	if best != nil && best.inside > 0 && g.inside >= total {
 		return nil
 	}
 	return best

@@ -24,9 +24,9 @@ func useSlot(t *testing.T, g *gate, c issuer.Cluster, d time.Duration) {
 	g.leave(c)
 }
 
-// One cluster hangs and has 40 requests waiting. A request to another cluster
-// waits for at most one of the hanging processes to end.
-func TestGate_HangingClusterDelaysOthersByOneSlot(t *testing.T) {
+// One cluster hangs and has 40 requests waiting. Requests to another cluster, one
+// at a time, do not wait.
+func TestGate_HangingClusterDelaysNoOther(t *testing.T) {
 	const timeout = 32 * time.Second
 	for _, c := range []struct {
 		name             string
@@ -52,8 +52,8 @@ func TestGate_HangingClusterDelaysOthersByOneSlot(t *testing.T) {
 					if err := g.enter(t.Context(), healthy); err != nil {
 						t.Fatal(err)
 					}
-					if waited := time.Since(asked); waited > timeout {
-						t.Errorf("waited %v, want at most %v", waited, timeout)
+					if waited := time.Since(asked); waited > 0 {
+						t.Errorf("waited %v", waited)
 					}
 					<-time.After(100 * time.Millisecond)
 					g.leave(healthy)

@@ -153,6 +153,13 @@ func (f *Fake) SetHook(h Hook) {
 	f.hook = h
 }
 
+// Hook returns the hook, which may be nil.
+func (f *Fake) Hook() Hook {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.hook
+}
+
 // SetLag makes lists show the state of the cluster as it was d ago.
 func (f *Fake) SetLag(d time.Duration) {
 	f.mu.Lock()

@@ -15,6 +15,9 @@ const (
 	StateRevoking = "revoking"
 )
 
+// DetailedList is the path that lists the ledger with information about each token.
+const DetailedList = "tokens/detailed"
+
 // AccessorField is the name under which a record stores its accessor, and
 // DeadlineField the one under which it stores its deadline.
 const (
@@ -29,7 +32,7 @@ const RootDescription = "root credential"
 // FencesRevocations says that the engine makes sure, by a write to Vault's
 // storage, that its node is the leader before it revokes a token. Without that a
 // leader that was paused revokes tokens whose leases the next one has renewed.
-const FencesRevocations = false
+const FencesRevocations = true
 
 // A Status is the part of the answer of the path status that the tests use.
 // A count is nil if the answer leaves it out.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -108,15 +109,22 @@ func (s *Server) configure(t testing.TB, node string, addresses [2]string, raft 
 
 func (s *Server) configFile() string { return filepath.Join(s.Home, "vault.hcl") }
 
-// nodeAddresses returns two free loopback addresses. Another process could take
-// one of them before the server does.
+// nodeAddresses returns two free loopback addresses. Their ports are below those
+// that the kernel gives to outgoing connections, so that none of these takes one
+// before the server does, or while it is restarted.
 func nodeAddresses(t testing.TB) (addresses [2]string) {
 	t.Helper()
+	const first, count = 10_000, 10_000
 	for i := range addresses {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer func() { must(t, l.Close()) }()
-		addresses[i] = l.Addr().String()
+		must(t, Eventually(t.Context(), 10*time.Second, func() error {
+			address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(count))
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return err
+			}
+			addresses[i] = address
+			return l.Close()
+		}))
 	}
 	return addresses
 }

@@ -1,9 +1,11 @@
 // Command yardstick is the least that a secrets engine with leases can be. What
 // the real engine costs is measured beside it; it is part of no release.
 //
-// A read of bare answers a UUID under a lease. A read of kept does so, too, but
-// stores a record before and completes it after, as the ledger does. A read of
-// revoked tells how many leases Vault has had revoked.
+// A read of plain answers a UUID without a lease. A read of wide does so, too,
+// with more fields, because Vault works for each of them. A read of bare answers a UUID
+// under a lease. A read of kept does so, too, but stores a record before and
+// completes it after, as the ledger does. A read of revoked tells how many leases
+// Vault has had revoked.
 package main
 
 import (
@@ -38,6 +40,8 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		BackendType: logical.TypeLogical,
 		Secrets:     []*framework.Secret{{Type: secretType, Renew: renew, Revoke: e.revoke}},
 		Paths: []*framework.Path{
+			{Pattern: "plain", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.plain}},
+			{Pattern: "wide", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.wide}},
 			{Pattern: "bare", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.bare}},
 			{Pattern: "kept", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.kept}},
 			{Pattern: "revoked", Callbacks: map[logical.Operation]framework.OperationFunc{logical.ReadOperation: e.count}},
@@ -46,7 +50,11 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return e, e.Setup(ctx, conf)
 }
 
-const secretType = "uuid"
+const (
+	secretType = "uuid"
+
+	wideFields = 14 // of an answer to a read of static-creds
+)
 
 func renew(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	return &logical.Response{Secret: req.Secret}, nil
@@ -59,6 +67,19 @@ func (e *engine) revoke(context.Context, *logical.Request, *framework.FieldData)
 
 func (e *engine) count(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return &logical.Response{Data: map[string]any{"count": e.revoked.Load()}}, nil
+}
+
+func (e *engine) plain(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return &logical.Response{Data: map[string]any{"token_id": uuid.NewString()}}, nil
+}
+
+// wide answers as many fields as the engine answers to a read of a static role.
+func (e *engine) wide(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	resp, err := e.plain(ctx, req, data)
+	for i := range wideFields - 1 {
+		resp.Data[fmt.Sprint("field_", i)] = "2026-01-01T00:00:00Z"
+	}
+	return resp, err
 }
 
 func (e *engine) bare(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
