@@ -69,8 +69,8 @@ bench: ## measure the engine, as JSON lines into $BENCH_OUTPUT (.build/bench.jso
 	BENCH_OUTPUT=$(abspath $(or $(BENCH_OUTPUT),$(OUT)/bench.jsonl)) go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin/bench
 
 .PHONY: conformance
-conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH), or else on the simulator
-	go test -count=1 -run TestRealCluster -timeout 30m -v ./backend/issuer/influxctl
+conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH) and on an InfluxDB 3 ($INFLUXDB3_URL, $INFLUXDB3_ADMIN_TOKEN); where there is none, on the simulator
+	go test -count=1 -run 'TestRealCluster|AtHand$$' -timeout 30m -v ./backend/issuer/influxctl ./backend/issuer/influxdb3
 
 .PHONY: lint
 lint: ## formatting, linters, the modules, and who may import whom
