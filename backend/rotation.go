@@ -367,7 +367,8 @@ func (b *backend) revokeItself(ctx context.Context, s logical.Storage, c config,
 
 // dropIfRoot drops the revoking record of a token that is the root credential: a
 // config write or a rotation that stored it was not completed. It keeps the
-// record as long as a rotation is under way.
+// record as long as a rotation is under way, and if only the writer of config says
+// that the token is the root credential: mgmt_token_id may be wrong.
 func (b *backend) dropIfRoot(ctx context.Context, s logical.Storage, r ledger.Record) error {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
@@ -379,7 +380,8 @@ func (b *backend) dropIfRoot(ctx context.Context, s logical.Storage, r ledger.Re
 	if err != nil {
 		return err
 	}
-	if underWay || c.RootID != r.TokenID {
+	proved := c.RootKnown || c.RootAccessor == r.Accessor
+	if underWay || c.RootID != r.TokenID || !proved {
 		b.ledger.Postpone(r.Accessor, b.now().Add(time.Minute))
 		return nil
 	}

@@ -2,10 +2,11 @@ package backend
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math/big"
 	"sync"
 	"time"
 
@@ -351,5 +352,9 @@ func jitter(most time.Duration) time.Duration {
 	if most < time.Second {
 		return 0
 	}
-	return time.Duration(rand.Int64N(int64(most/time.Second)+1)) * time.Second //nolint:gosec // not a secret
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(most/time.Second)+1))
+	if err != nil {
+		return 0 // it never fails
+	}
+	return time.Duration(n.Int64()) * time.Second
 }

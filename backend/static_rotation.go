@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -516,8 +517,8 @@ func (b *backend) verifyStatic(ctx context.Context, s logical.Storage) {
 			held[e.TokenType] = append(held[e.TokenType], e)
 		}
 	}
-	for tokenType, entries := range held {
-		if err := b.verifyType(ctx, s, c, tokenType, entries); err != nil {
+	for _, tokenType := range slices.Sorted(maps.Keys(held)) {
+		if err := b.verifyType(ctx, s, c, tokenType, held[tokenType]); err != nil {
 			b.Logger().Warn("static roles: the tokens could not be compared with the cluster", "error", err)
 			return
 		}

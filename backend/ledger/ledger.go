@@ -306,7 +306,7 @@ func (l *Ledger) Settled() []Entry {
 	return l.settled(l.index.all())
 }
 
-// OfRole returns the records of one role.
+// OfRole returns the records of one role, sorted by accessor.
 func (l *Ledger) OfRole(role string) (entries []Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -315,6 +315,7 @@ func (l *Ledger) OfRole(role string) (entries []Entry) {
 			entries = append(entries, *e)
 		}
 	}
+	slices.SortFunc(entries, func(x, y Entry) int { return strings.Compare(x.Accessor, y.Accessor) })
 	return entries
 }
 

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -111,7 +112,6 @@ func (w *world) setUp() {
 			w.must("roles/"+r.name, maps.Clone(r.data))
 		}
 	}
-	w.facts.limit(w.time(), 3)
 	for _, c := range []*cluster{w.home, w.away} {
 		for _, desc := range []string{"somebody's own", "[vault:0123456789ab:AAAAAAAAAAAAAAAAAAAAAAAAAA] another mount's"} {
 			for _, t := range []string{backend.Management, backend.Database} {
@@ -177,15 +177,12 @@ func (w *world) sendConfig(data map[string]any) {
 			continue
 		}
 		host, _ := data["host"].(string)
-		if host == "" && w.facts.now.config != nil {
-			host = w.facts.now.config.Host
-		}
-		w.facts.allow(secret, host)
 		api, _ := data["api_url"].(string)
-		if api == "" && w.facts.now.config != nil {
-			api = w.facts.now.config.APIURL
+		if c := w.facts.now.config; c != nil {
+			host, api = cmp.Or(host, c.Host), cmp.Or(api, c.APIURL)
 		}
-		w.facts.allow(secret, strings.TrimPrefix(api, "https://"))
+		w.facts.allowConfig(&config{Host: host, APIURL: api, Root: secret})
+		w.facts.pending = append(w.facts.pending, pendingSecret{secret, w.time().Add(2 * requestTime)})
 	}
 	w.request(w.active, logical.UpdateOperation, "config", data, func(*task) {})
 }
@@ -284,7 +281,7 @@ func (w *world) repairConfig() {
 func (w *world) configWorks() bool {
 	c := w.facts.now.config
 	return c != nil && w.clusterAt(c.Host) == w.home && c.APIURL == "" &&
-		w.home.types[backend.Management].Alive(issuer.NewSecret(c.Root))
+		w.facts.secrets[c.Root] != leasedToken && w.home.types[backend.Management].Alive(issuer.NewSecret(c.Root))
 }
 
 func (w *world) rootID() string {
@@ -385,10 +382,7 @@ func (w *world) writeRole() {
 	role := names[w.choice.n(len(names))]
 	if role == "limited" {
 		n := 1 + w.choice.n(4)
-		w.facts.limit(w.time(), n)
-		w.request(w.active, logical.UpdateOperation, "roles/limited", map[string]any{"max_active": n}, func(t *task) {
-			w.facts.limit(w.time(), n)
-		})
+		w.request(w.active, logical.UpdateOperation, "roles/limited", map[string]any{"max_active": n}, func(*task) {})
 		return
 	}
 	if w.choice.n(3) == 0 {

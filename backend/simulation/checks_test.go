@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,13 +15,14 @@ import (
 
 // The times that the engine promises.
 const (
-	leaseMargin  = 30 * time.Second // from the last end of a lease to the expiry of its token
-	activeMargin = time.Minute      // from the end of a lease to the deadline of its record
-	tolerance    = 2 * time.Second  // of what is rounded to seconds
-	allowedSkew  = 25 * time.Second // between clocks, below which everything is promised
-	drainTime    = 45 * time.Minute // after the last lease: everything but tokens whose outcome is unknown
-	absenceTime  = 27 * time.Hour   // until the engine concludes that such a token does not exist
-	gracePeriod  = 2 * time.Minute  // the shortest that a static role can have
+	leaseMargin  = 30 * time.Second  // from the last end of a lease to the expiry of its token
+	activeMargin = time.Minute       // from the end of a lease to the deadline of its record
+	tolerance    = 2 * time.Second   // of what is rounded to seconds
+	allowedSkew  = 25 * time.Second  // between clocks, below which everything is promised
+	drainTime    = 130 * time.Minute // after the last fault: the longest lease, and some attempts
+	longestJump  = 3 * time.Hour     // of a clock: so much later a deadline may be
+	absenceTime  = 27 * time.Hour    // until the engine concludes that such a token does not exist
+	gracePeriod  = 2 * time.Minute   // the shortest that a static role can have
 )
 
 // facts is what the checks remember of a walk.
@@ -31,6 +33,7 @@ type facts struct {
 
 	excused       map[string]string // why a token may be revoked, or may have no record, by ID
 	excusedAll    map[string]string // the same, by accessor
+	lost          map[string]string // why a token may have no record, by accessor
 	foreign       map[string]string
 	operatorRoots map[string]*cluster
 	roots         int
@@ -39,6 +42,7 @@ type facts struct {
 	rotations     int
 	allowed       map[string]map[string]bool // hosts, by secret
 	secrets       map[string]string          // of all tokens, and what they are
+	pending       []pendingSecret
 	limits        []limitChange
 	readers       []*reader
 	outlived      map[string]bool // accessors of tokens whose lease has ended with success
@@ -55,6 +59,13 @@ type limitChange struct {
 	n  int
 }
 
+// A pendingSecret is a secret that somebody writes to config without saying where it
+// is sent. They choose the place that config has then.
+type pendingSecret struct {
+	secret string
+	until  time.Time
+}
+
 // A reader is somebody who holds the token of a static role.
 type reader struct {
 	role, tokenID string
@@ -65,10 +76,23 @@ type reader struct {
 
 func newFacts() facts {
 	return facts{
-		began: time.Now(), excused: map[string]string{}, excusedAll: map[string]string{}, foreign: map[string]string{},
+		began: time.Now(), excused: map[string]string{}, excusedAll: map[string]string{}, lost: map[string]string{}, foreign: map[string]string{},
 		operatorRoots: map[string]*cluster{}, rotatedFrom: map[string]bool{}, allowed: map[string]map[string]bool{},
 		secrets: map[string]string{}, outlived: map[string]bool{},
 		now: reading{records: map[string]record{}},
+	}
+}
+
+// checkName ends the promises of a walk in which an administrator has said of
+// another cluster that it is the same one.
+func (w *world) checkName(c *config) {
+	of := w.home
+	if strings.Contains(c.Fingerprint, awayHost) {
+		of = w.away
+	}
+	if at := w.clusterAt(c.Host); at != nil && at != of {
+		w.void = "an administrator has vouched for the wrong cluster"
+		w.reach(w.void)
 	}
 }
 
@@ -98,13 +122,46 @@ func (f *facts) allow(secret, host string) {
 	f.allowed[secret][host] = true
 }
 
+// allowConfig remembers that the root credential of a config may be sent to its
+// places.
+func (f *facts) allowConfig(c *config) {
+	f.allow(c.Root, c.Host)
+	f.allow(c.Root, strings.TrimPrefix(c.APIURL, "https://"))
+}
+
 // observe reads the storage after a write.
 func (f *facts) observe(w *world, key string) {
+	before := f.now
 	f.now = w.store.read()
+	for accessor, r := range before.records {
+		if _, ok := f.now.records[accessor]; !ok && !f.clocksJumped.IsZero() && !r.ExpiresAt.IsZero() && w.vaultTime().After(r.ExpiresAt) {
+			f.lost[accessor] = "a clock of Vault said that it had expired"
+		}
+	}
 	switch key {
 	case configKey:
+		if c := f.now.config; c != nil {
+			w.checkName(c)
+			if before.config == nil || before.config.Fingerprint != c.Fingerprint {
+				f.readers = nil // the static roles get tokens of the other cluster
+			}
+			for _, p := range f.pending {
+				if p.until.After(w.time()) && p.secret == c.Root {
+					f.allowConfig(c)
+				}
+			}
+			w.tracef("config: host %s, api_url %q, root credential %s, fingerprint %s", c.Host, c.APIURL, c.RootID, c.Fingerprint)
+		}
 		if id := w.rootID(); len(f.rootHistory) == 0 || f.rootHistory[len(f.rootHistory)-1] != id {
 			f.rootHistory = append(f.rootHistory, id)
+		}
+	case "role/limited":
+		role := struct {
+			MaxActive int `json:"max_active"`
+		}{}
+		if value, ok := w.store.data[key]; ok {
+			mustDecode(key, value, &role)
+			f.limits = append(f.limits, limitChange{w.time(), role.MaxActive})
 		}
 	case rotationKey:
 		if r := f.now.rotation; r != nil && r.Swapped {
@@ -137,6 +194,9 @@ func (w *world) issued(r remote, request issuer.Request, token issuer.Token) {
 	secret := token.Secret.Reveal()
 	w.facts.secrets[secret] = "token " + token.ID
 	w.facts.allow(secret, r.host)
+	if strings.HasSuffix(request.Description, "] root credential") { // a rotation changes no place
+		w.facts.allow(secret, strings.TrimPrefix(r.config.APIURL, "https://"))
+	}
 	accessor, ok := w.accessorOf(request.Description)
 	if !ok {
 		w.violate("A", "token %s was issued without the tag of the mount: %q", token.ID, request.Description)
@@ -145,7 +205,14 @@ func (w *world) issued(r remote, request issuer.Request, token issuer.Token) {
 	if record, ok := w.facts.now.records[accessor]; ok && record.Role == "limited" {
 		w.checkLimit(r, record)
 	}
-	if record := w.facts.now.records[accessor]; !request.ExpiresAt.IsZero() && !record.ExpiresAt.Equal(request.ExpiresAt) && !record.ExpiresAt.IsZero() {
+	record, ok := w.facts.now.records[accessor]
+	if !ok && !w.facts.restoredAt.IsZero() {
+		w.facts.lost[accessor] = "its record was lost in a restore"
+	}
+	if most := w.longest(record.Role) + leaseMargin + time.Second; most > leaseMargin+time.Second && request.ExpiresAt.Sub(record.IssuedAt) > most {
+		w.violate("F", "a token of role %s lives %s, at most %s are allowed", record.Role, request.ExpiresAt.Sub(record.IssuedAt), most)
+	}
+	if !request.ExpiresAt.IsZero() && !record.ExpiresAt.Equal(request.ExpiresAt) && !record.ExpiresAt.IsZero() {
 		w.violate("F", "token %s expires at %s, its record says %s", token.ID, request.ExpiresAt, record.ExpiresAt)
 	}
 }
@@ -176,7 +243,7 @@ func (w *world) accessorOf(description string) (string, bool) {
 
 // check applies the checks that hold after every step.
 func (w *world) check() {
-	if !w.dirty || w.failure != nil {
+	if !w.dirty || w.failure != nil || w.void != "" {
 		return
 	}
 	w.dirty = false
@@ -204,7 +271,7 @@ func (w *world) checkToken(c *cluster, info issuer.Info, accessor string) {
 	r, ok := w.facts.now.records[accessor]
 	config := w.facts.now.config
 	switch {
-	case w.facts.excusedAll[accessor] != "" && !ok && !w.facts.restoredAt.IsZero():
+	case !ok && w.facts.lost[accessor] != "":
 	case config != nil && config.RootID == info.ID && w.clusterAt(config.Host) == c:
 	case config != nil && config.RootAccessor == accessor:
 	case !ok:
@@ -280,7 +347,7 @@ func (w *world) checkDeleted(r record) {
 // checkCredential is check F for an answer to creds/:role.
 func (w *world) checkCredential(t *task, role string, requested time.Duration) {
 	s := t.resp.Secret
-	w.facts.secrets[t.resp.Data["token"].(string)] = "the token of " + role
+	w.facts.secrets[t.resp.Data["token"].(string)] = leasedToken
 	if requested > 0 && s.TTL > requested {
 		w.violate("F", "a lease of %s was requested, the answer has %s", requested, s.TTL)
 	}
@@ -295,17 +362,6 @@ func (w *world) checkCredential(t *task, role string, requested time.Duration) {
 	if end := t.from.now().Add(s.MaxTTL); end.After(expires) && w.facts.clocksJumped.IsZero() {
 		w.violate("F", "a lease of role %s may last until %s, its token expires at %s", role, w.clockText(end), w.clockText(expires))
 	}
-	most := w.longest(role) + leaseMargin + time.Second
-	if life := expires.Sub(t.begun); life > most+tolerance && w.facts.clocksJumped.IsZero() && w.skewNone() {
-		w.violate("F", "a token of role %s lives %s, at most %s are allowed", role, life, most)
-	}
-}
-
-// skewNone reports whether Vault's clocks show the time of the world.
-func (w *world) skewNone() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.skew == [2]time.Duration{}
 }
 
 // longest is the longest life of a lease of a role.
@@ -348,8 +404,8 @@ func (w *world) checkRenewalRefused(l *lease, t *task) {
 	}
 }
 
-// limit remembers a change of max_active of the role limited.
-func (f *facts) limit(at time.Time, n int) { f.limits = append(f.limits, limitChange{at, n}) }
+// leasedToken is what the token of a lease is.
+const leasedToken = "the token of a lease"
 
 // limitsSince returns the smallest and the largest limit since a time.
 func (f *facts) limitsSince(t time.Time) (least, most int) {
@@ -528,7 +584,7 @@ func (f *facts) restored(w *world) {
 		for _, fake := range c.types {
 			for _, info := range fake.Tokens() {
 				if accessor, ok := w.accessorOf(info.Description); ok {
-					f.excusedAll[accessor] = "there was a restore"
+					f.excusedAll[accessor], f.lost[accessor] = "there was a restore", "there was a restore"
 					f.excused[info.ID] = "there was a restore"
 				}
 			}
@@ -564,12 +620,17 @@ func (w *world) checkSecrets() {
 // end ends all faults and leases, and applies check E.
 func (w *world) end() {
 	w.heal()
-	w.lazyRevoke(w.leases...)
+	for _, l := range w.leases {
+		l.revoking, l.next = true, w.vaultTime()
+	}
 	for _, name := range []string{"admins", "fleet"} {
 		w.facts.release(name, w.time())
 		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, nil)
 	}
 	w.pass(drainTime, true)
+	if !w.facts.clocksJumped.IsZero() {
+		w.pass(longestJump, true)
+	}
 	if w.failure != nil {
 		return
 	}
@@ -631,10 +692,12 @@ func (w *world) checkDrained(all bool) {
 			w.violate("E", "%v is still there, irrevocable %v", l, l.irrevocable)
 		}
 	}
-	for _, r := range w.facts.now.records {
-		unknown := r.State == "issuing" && r.Absences > 0
+	for _, accessor := range slices.Sorted(maps.Keys(w.facts.now.records)) {
+		r := w.facts.now.records[accessor]
+		unknown := r.TokenID == "" || r.Absences > 0
 		elsewhere := w.facts.now.config == nil || r.Fingerprint != w.facts.now.config.Fingerprint
-		if elsewhere || !all && unknown || r.RevokeOn == "expiry" && !all {
+		overlap := r.Role == "-root" && r.Attempts == 0 && r.Deadline.After(w.vaultTime())
+		if elsewhere || overlap || !all && unknown || r.RevokeOn == "expiry" && !all {
 			continue
 		}
 		w.violate("E", "the ledger still holds %s of role %s, %s, %d attempts, %d absences", r.Accessor, r.Role, r.State, r.Attempts, r.Absences)

@@ -65,7 +65,7 @@ func (w *world) read(role string, ttl time.Duration, parent int) *task {
 			w.giveBack(t.from, role, t.resp)
 			return
 		}
-		w.register(role, parent, t.resp)
+		w.register(t, role, parent)
 	}
 	w.launch(t, &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + role, Data: data})
 	return t
@@ -80,10 +80,10 @@ func (w *world) giveBack(i *instance, role string, resp *logical.Response) {
 	w.launch(&task{from: i, finish: func(*task) {}}, &logical.Request{Operation: logical.RevokeOperation, Path: "creds/" + role, Secret: resp.Secret, Data: resp.Data})
 }
 
-// register registers a lease.
-func (w *world) register(role string, parent int, resp *logical.Response) {
+// register registers the lease of an answer.
+func (w *world) register(t *task, role string, parent int) {
 	w.leaseIDs++
-	now := w.vaultTime()
+	resp, now := t.resp, w.vaultTime()
 	ttl, _, err := framework.CalculateTTL(w.active.systemView(), 0, resp.Secret.TTL, 0, resp.Secret.MaxTTL, 0, time.Time{})
 	if err != nil {
 		w.violate("F", "the TTLs of an answer of role %s cannot be used: %v", role, err)
@@ -92,6 +92,13 @@ func (w *world) register(role string, parent int, resp *logical.Response) {
 	l := &lease{id: w.leaseIDs, role: role, parent: parent, secret: *resp.Secret, data: maps.Clone(resp.Data), issued: now, end: now.Add(ttl)}
 	if batchEnd, ok := w.batch[parent]; ok && batchEnd.Before(l.end) {
 		l.end = batchEnd
+	}
+	l.excused = w.facts.excused[l.field("token_id")] + w.facts.excusedAll[l.field("accessor")]
+	if !w.facts.restoredAt.IsZero() && !w.facts.restoredAt.Before(t.begun) {
+		l.excused = "there was a restore while it was issued"
+	}
+	if !w.facts.clocksJumped.Before(t.begun) {
+		l.excused = "a clock has jumped while it was issued"
 	}
 	w.leases = append(w.leases, l)
 	w.tracef("%v begins, token %s, until %s", l, l.field("token_id"), w.clockText(l.end))
@@ -119,6 +126,9 @@ func (w *world) renew(i *instance, l *lease, increment time.Duration) {
 		l.end = now.Add(ttl)
 		if batchEnd, ok := w.batch[l.parent]; ok && batchEnd.Before(l.end) {
 			l.end = batchEnd
+		}
+		if !w.facts.clocksJumped.Before(t.begun) {
+			l.excused = "a clock has jumped while it was renewed"
 		}
 		w.reach("a renewal")
 		w.tracef("%v renewed from %s until %s", l, w.clockText(before), w.clockText(l.end))
@@ -221,14 +231,16 @@ func (w *world) fire() {
 	}
 }
 
-// nextEvent returns the next time at which fire has something to do.
+// nextEvent returns a time before which fire has nothing to do.
 func (w *world) nextEvent() time.Time {
-	next := w.nextTick
+	now := w.time()
+	next := now.Add(tickInterval)
 	earlier := func(t time.Time) {
-		if t.Before(next) {
+		if t.After(now) && t.Before(next) {
 			next = t
 		}
 	}
+	earlier(w.nextTick)
 	for _, e := range w.late {
 		earlier(e.at)
 	}

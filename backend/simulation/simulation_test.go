@@ -53,7 +53,7 @@ func (w *world) run() {
 	for w.step() {
 		continue
 	}
-	if w.failure == nil {
+	if w.failure == nil && w.void == "" {
 		w.choice.end()
 		w.end()
 	}
@@ -61,6 +61,9 @@ func (w *world) run() {
 
 func TestWalks(t *testing.T) {
 	seed, n := uint64(1), 20
+	if s := os.Getenv("SIMULATE_N"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
 	if s := os.Getenv("SIMULATE_SEED"); s != "" {
 		v, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
@@ -78,6 +81,8 @@ func TestWalks(t *testing.T) {
 		t.Logf("seed %d: %s, %d steps, %d acts, %s virtual, %s real, hash %x: %v", seed, r.product, r.steps, r.acts, r.virtual.Round(time.Second), time.Since(began).Round(time.Millisecond), r.hash, r.failure)
 		if r.failure != nil {
 			t.Errorf("seed %d: %v\n%s", seed, r.failure, strings.Join(r.trace, "\n"))
+			lines := strings.Split(r.log.String(), "\n")
+			t.Log(strings.Join(lines[max(0, len(lines)-12):], "\n"))
 		}
 		seed++
 		runtime.GC()

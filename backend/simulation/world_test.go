@@ -61,6 +61,7 @@ type world struct {
 	facts   facts
 	dirty   bool // the checks must be applied
 	failure *violation
+	void    string // why nothing is promised any more
 	tracing bool
 	trace   []string
 	reached map[string]int
@@ -149,7 +150,7 @@ func (w *world) clockText(t time.Time) string {
 func (w *world) reach(state string) { w.reached[state]++ }
 
 func (w *world) violate(check, format string, args ...any) {
-	if w.failure == nil {
+	if w.failure == nil && w.void == "" {
 		w.failure = &violation{check, fmt.Sprintf(format, args...), w.steps}
 		w.tracef("VIOLATED %v", w.failure)
 	}
@@ -182,7 +183,7 @@ func (w *world) fireLate(now time.Time) {
 // step does one thing: it opens a gate or begins an act. It reports false at the
 // end of the walk.
 func (w *world) step() bool {
-	if w.acts >= w.profile.acts || w.steps > 6000 || w.failure != nil || !w.choice.begin() {
+	if w.acts >= w.profile.acts || w.steps > 6000 || w.failure != nil || w.void != "" || !w.choice.begin() {
 		return false
 	}
 	w.steps++
@@ -241,6 +242,7 @@ func (w *world) drain() {
 // so that the walk can interfere.
 func (w *world) pass(d time.Duration, calm bool) {
 	end := w.time().Add(d)
+	w.fire()
 	for w.failure == nil {
 		if calm {
 			w.drain()
