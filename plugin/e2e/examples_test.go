@@ -82,7 +82,7 @@ func agentRenders(t *testing.T, d *desk) {
 	d.run(t, []step{
 		fleet,
 		{command: `vault policy write agent examples/agent-templates/policy.hcl`},
-		{command: `vault auth enable approle`},
+		{command: `vault auth enable approle || true`}, // another example may have done so
 		{command: `vault write auth/approle/role/agent token_policies=agent token_period=24h`},
 		{command: `mkdir agent && cp examples/agent-templates/* agent/ && cd agent && mkdir -m 700 rendered`},
 		{command: `vault read -field=role_id auth/approle/role/agent/role-id >role-id`},
@@ -387,7 +387,7 @@ func proxyShares(t *testing.T, d *desk) {
 	d.run(t, []step{
 		fleet,
 		{command: `vault policy write proxy examples/vault-proxy/policy.hcl`},
-		{command: `vault auth enable approle || true`},
+		{command: `vault auth enable approle || true`}, // another example may have done so
 		{command: `vault write auth/approle/role/proxy token_policies=proxy token_period=24h`},
 		{command: `mkdir proxy && cp examples/vault-proxy/* proxy/ && cd proxy`},
 		{command: `vault read -field=role_id auth/approle/role/proxy/role-id >role-id`},
