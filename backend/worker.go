@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,7 +128,7 @@ func dueByLane(due []ledger.Entry) map[string][]ledger.Entry {
 	}
 	for _, entries := range lanes {
 		slices.SortFunc(entries, func(x, y ledger.Entry) int {
-			return cmp.Or(order(x)-order(y), x.Deadline.Compare(y.Deadline))
+			return cmp.Or(order(x)-order(y), x.Deadline.Compare(y.Deadline), strings.Compare(x.Accessor, y.Accessor))
 		})
 	}
 	return lanes

@@ -423,8 +423,8 @@ func (w *world) writeStaticRole() {
 	name, data := w.staticRole()
 	switch w.choice.n(6) {
 	case 4:
-		w.facts.release(name, w.time())
-		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, func(*task) { w.facts.release(name, w.time()) })
+		w.change(name, true)
+		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, func(*task) {})
 		return
 	case 5:
 		data["rotation_period"] = pick(w.choice, "15m", "40m")
@@ -432,22 +432,15 @@ func (w *world) writeStaticRole() {
 	case 3:
 		data["disable_automated_rotation"] = w.choice.n(2) == 1
 	}
-	w.facts.shrink(name, w.time())
+	w.change(name, false)
 	w.request(w.active, logical.UpdateOperation, "static-roles/"+name, data, func(*task) {})
 }
 
 func (w *world) rotateRole() {
 	name, _ := w.staticRole()
 	force := w.choice.n(3) == 2
-	change := func() {
-		if force {
-			w.facts.release(name, w.time())
-		} else {
-			w.facts.shrink(name, w.time())
-		}
-	}
-	change()
-	w.request(w.active, logical.UpdateOperation, "rotate-role/"+name, map[string]any{"force": force}, func(*task) { change() })
+	w.change(name, force)
+	w.request(w.active, logical.UpdateOperation, "rotate-role/"+name, map[string]any{"force": force}, func(*task) {})
 }
 
 func (w *world) readStatic() {

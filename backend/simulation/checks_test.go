@@ -22,6 +22,7 @@ const (
 	drainTime    = 130 * time.Minute // after the last fault: the longest lease, and some attempts
 	longestJump  = 3 * time.Hour     // of a clock: so much later a deadline may be
 	absenceTime  = 27 * time.Hour    // until the engine concludes that such a token does not exist
+	longestGrace = 5 * time.Minute   // of the static roles of the model
 	gracePeriod  = 2 * time.Minute   // the shortest that a static role can have
 )
 
@@ -45,6 +46,7 @@ type facts struct {
 	pending       []pendingSecret
 	limits        []limitChange
 	readers       []*reader
+	changes       []staticChange
 	outlived      map[string]bool // accessors of tokens whose lease has ended with success
 
 	clocksJumped  time.Time
@@ -502,17 +504,33 @@ func (w *world) checkStaticRead(t *task, role string) {
 	w.dirty = true
 }
 
-// release lets the readers of a role hold nothing any more.
-func (f *facts) release(role string, _ time.Time) {
-	f.readers = slices.DeleteFunc(f.readers, func(r *reader) bool { return r.role == role })
+// A staticChange is a request that changes the token of a static role. While it
+// runs, nobody knows which token a read returns.
+type staticChange struct {
+	role  string
+	force bool // the previous token is revoked at once
+	until time.Time
 }
 
-// shrink lets the readers of a role hold their token for a grace period only.
-func (f *facts) shrink(role string, now time.Time) {
-	f.readers = slices.DeleteFunc(f.readers, func(r *reader) bool { return r.role == role && r.until.Before(now.Add(gracePeriod)) })
-	for _, r := range f.readers {
-		if r.role == role && r.until.After(now.Add(gracePeriod)) {
-			r.until = now.Add(gracePeriod)
+// change remembers a request that changes the token of a static role. Soon after
+// another one, it ends the token from before that at once.
+func (w *world) change(role string, force bool) {
+	for _, c := range w.facts.changes {
+		force = force || c.role == role
+	}
+	w.facts.changes = append(w.facts.changes, staticChange{role, force, w.time().Add(requestTime + longestGrace)})
+	w.dirty = true
+}
+
+// applyChanges shortens the time for which readers may use their tokens.
+func (f *facts) applyChanges(now time.Time) {
+	f.changes = slices.DeleteFunc(f.changes, func(c staticChange) bool { return c.until.Before(now) })
+	for _, c := range f.changes {
+		f.readers = slices.DeleteFunc(f.readers, func(r *reader) bool { return r.role == c.role && c.force })
+		for _, r := range f.readers {
+			if r.role == c.role && r.until.After(now.Add(gracePeriod)) {
+				r.until = now.Add(gracePeriod)
+			}
 		}
 	}
 }
@@ -520,6 +538,7 @@ func (f *facts) shrink(role string, now time.Time) {
 // checkReaders is check B for the tokens of static roles.
 func (w *world) checkReaders() {
 	now := w.time()
+	w.facts.applyChanges(now)
 	w.facts.readers = slices.DeleteFunc(w.facts.readers, func(r *reader) bool {
 		return !now.Before(r.until) || w.facts.excused[r.tokenID] != "" || !w.facts.restoredAt.IsZero() || !w.facts.clocksJumped.IsZero()
 	})
@@ -624,7 +643,7 @@ func (w *world) end() {
 		l.revoking, l.next = true, w.vaultTime()
 	}
 	for _, name := range []string{"admins", "fleet"} {
-		w.facts.release(name, w.time())
+		w.change(name, true)
 		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, nil)
 	}
 	w.pass(drainTime, true)

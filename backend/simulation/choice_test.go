@@ -87,6 +87,12 @@ func (c *chooser) weighted(weights []int) int {
 // which sets the walk up, stays. It stops after the given time.
 func shorten(steps [][]int, within time.Duration, fails func([][]int) bool) [][]int {
 	end := time.Now().Add(within)
+	steps = without(steps, end, fails)
+	return without(zeroed(steps, end, fails), end, fails)
+}
+
+// without leaves out as many steps as possible.
+func without(steps [][]int, end time.Time, fails func([][]int) bool) [][]int {
 	for size := len(steps) / 2; size > 0; size /= 2 {
 		for at := 1; at < len(steps); {
 			if time.Now().After(end) {
@@ -100,7 +106,7 @@ func shorten(steps [][]int, within time.Duration, fails func([][]int) bool) [][]
 			}
 		}
 	}
-	return zeroed(steps, end, fails)
+	return steps
 }
 
 // zeroed sets as many choices as possible to zero.

@@ -35,7 +35,6 @@ type cluster struct {
 	// Faults that last.
 	outage  map[string]string // by type of token: what happens to calls
 	flaky   int               // one call in so many fails
-	lag     time.Duration     // of lists
 	ignores time.Duration     // how long a node does not know a new token
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
@@ -169,7 +171,9 @@ func (w *world) lastingFault() {
 		}
 		w.beginFault(c.name+" "+how, lasts, func() { clear(c.outage) })
 	case 2:
-		c.lag = lasts
+		if w.product == issuer.Core {
+			return // it has one node
+		}
 		for _, f := range c.types {
 			f.SetLag(min(lasts, 8*time.Minute))
 		}
@@ -179,6 +183,9 @@ func (w *world) lastingFault() {
 			}
 		})
 	case 3:
+		if w.product == issuer.Core {
+			return // it has one node
+		}
 		c.ignores = min(lasts, 5*time.Minute)
 		for _, f := range c.types {
 			f.SetSpread(min(lasts, 10*time.Second))
@@ -301,6 +308,9 @@ func (w *world) pause() {
 		old := w.active
 		old.deposed = true
 		old.view.freeze()
+		for _, l := range w.leases {
+			old.leases = append(old.leases, *l)
+		}
 		w.takeOver()
 		w.others = append(w.others, old)
 		return
@@ -311,6 +321,7 @@ func (w *world) pause() {
 		w.reach("a former leader that continues")
 		old.paused = false
 		w.turn()
+		w.expireOld(old)
 		return
 	}
 	if n := slices.IndexFunc(w.others, func(i *instance) bool { return !i.ended && !i.retired }); n >= 0 {
@@ -322,6 +333,22 @@ func (w *world) pause() {
 		w.tracef("%s is stopped", w.active.name)
 		w.active.paused = true
 	}
+}
+
+// expireOld lets a former leader that continues revoke the leases that have ended as
+// far as it knows, before it notices that it is not the leader.
+func (w *world) expireOld(i *instance) {
+	now := i.now()
+	for _, l := range i.leases {
+		if now.Before(l.end) || w.choice.n(2) == 1 {
+			continue
+		}
+		w.reach("a former leader that ends a lease")
+		secret := l.secret
+		secret.IssueTime = l.issued
+		w.launch(&task{from: i, finish: func(*task) {}}, &logical.Request{Operation: logical.RevokeOperation, Path: "creds/" + l.role, Secret: &secret, Data: l.data})
+	}
+	i.leases = nil
 }
 
 // kill revokes a token on the cluster without the engine.

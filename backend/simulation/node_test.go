@@ -22,11 +22,12 @@ type instance struct {
 	node    int
 	backend logical.Backend
 	view    *view
-	standby bool // the node is a standby that answers reads
-	deposed bool // the node has lost the leadership
-	paused  bool // the process is stopped and may continue
-	retired bool // the process was told to end
-	ended   bool // the process has crashed: nothing that it does has an effect
+	standby bool    // the node is a standby that answers reads
+	deposed bool    // the node has lost the leadership
+	paused  bool    // the process is stopped and may continue
+	retired bool    // the process was told to end
+	leases  []lease // that Vault had when the process lost the leadership
+	ended   bool    // the process has crashed: nothing that it does has an effect
 }
 
 // start starts an instance on a node.

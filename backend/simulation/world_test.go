@@ -53,10 +53,12 @@ type world struct {
 	shift    time.Duration // time that has passed and the bubble's clock does not show
 	skew     [2]time.Duration
 
-	awake chan struct{}
-	steps int
-	acts  int
-	hash  uint64 // of everything that has happened
+	awake  chan struct{}
+	steps  int
+	acts   int
+	opened int // gates
+	lasted time.Duration
+	hash   uint64 // of everything that has happened
 
 	facts   facts
 	dirty   bool // the checks must be applied
@@ -147,6 +149,44 @@ func (w *world) clockText(t time.Time) string {
 	return t.Sub(w.facts.began).Round(time.Second).String()
 }
 
+// rareStates are the situations that walks should reach.
+var rareStates = []string{
+	"a caller who disconnects",
+	"a clock that jumps",
+	"a crash of a node",
+	"a crash of the plugin",
+	"a deferred revocation",
+	"a forced revocation",
+	"a former leader that continues",
+	"a former leader that ends a lease",
+	"a hostile config",
+	"a lease that cannot be registered",
+	"a leased token as the root credential",
+	"a mount that is moved",
+	"a move to another cluster",
+	"a pause without a change of the leader",
+	"a read of a static role",
+	"a renewal",
+	"a request that is sent again",
+	"a request that max_active refuses",
+	"a restore of Vault",
+	"a restore of the cluster",
+	"a revocation or a renewal on a standby",
+	"a rotation",
+	"a rotation that is cancelled",
+	"a step-down",
+	"a token that outlives its lease by request",
+	"a token that was not found for a day",
+	"a write that is reported as failed and was stored",
+	"an act in the middle of another",
+	"an answer that is lost",
+	"an effect after the answer",
+	"an irrevocable lease",
+	"records of a newer version",
+	"several faults at once",
+	"time that passes while somebody waits for a lock of a stopped process",
+}
+
 func (w *world) reach(state string) { w.reached[state]++ }
 
 func (w *world) violate(check, format string, args ...any) {
@@ -223,6 +263,7 @@ func (w *world) open(g *gate, faults bool) {
 	default:
 		w.tracef("%v", g)
 	}
+	w.opened++
 	w.let(g, v)
 }
 
