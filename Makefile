@@ -67,7 +67,7 @@ load: ## how many processes end $LOAD_LEASES (1000), and what a start with $STAR
 bench: ## measure the engine and draw the results, into .build/bench/; half an hour
 	@mkdir -p $(OUT)/bench
 	BENCH_OUTPUT=$(abspath $(OUT))/bench/results.jsonl go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin/bench
-	go run ./plugin/bench/plots $(OUT)/bench/results.jsonl $(OUT)/bench
+	go run ./plugin/bench/plots $(OUT)/bench <$(OUT)/bench/results.jsonl
 
 .PHONY: conformance
 conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH) and on an InfluxDB 3 ($INFLUXDB3_URL, $INFLUXDB3_ADMIN_TOKEN); where there is none, on the simulator
