@@ -22,6 +22,7 @@ const (
 	drainTime    = 130 * time.Minute // after the last fault: the longest lease, and some attempts
 	longestJump  = 3 * time.Hour     // of a clock: so much later a deadline may be
 	absenceTime  = 27 * time.Hour    // until the engine concludes that such a token does not exist
+	placeKept    = 5 * time.Minute   // by a token that could not be recorded
 	longestGrace = 5 * time.Minute   // of the static roles of the model
 	gracePeriod  = 2 * time.Minute   // the shortest that a static role can have
 )
@@ -135,9 +136,9 @@ func (f *facts) allowConfig(c *config) {
 func (f *facts) observe(w *world, key string) {
 	before := f.now
 	f.now = w.store.read()
-	for accessor, r := range before.records {
-		if _, ok := f.now.records[accessor]; !ok && !f.clocksJumped.IsZero() && !r.ExpiresAt.IsZero() && w.vaultTime().After(r.ExpiresAt) {
-			f.lost[accessor] = "a clock of Vault said that it had expired"
+	for accessor := range before.records {
+		if _, ok := f.now.records[accessor]; !ok && !f.clocksJumped.IsZero() {
+			f.lost[accessor] = "its age, by the clocks of Vault, was a proof that it is gone"
 		}
 	}
 	switch key {
@@ -477,6 +478,9 @@ func (w *world) checkRefusal(t *task, role string) {
 		return
 	}
 	w.reach("a request that max_active refuses")
+	if w.facts.storageFailed.After(t.begun.Add(-placeKept)) {
+		return // a record that may be stored keeps its place until the engine knows
+	}
 	if least, _ := w.facts.limitsSince(t.begun); max(t.highest, w.inUse(role)) < least {
 		w.violate("F", "max_active, %d, was said to be reached, but at most %d tokens counted", least, t.highest)
 	}

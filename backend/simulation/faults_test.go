@@ -220,6 +220,7 @@ func (w *world) moveClock() {
 		w.facts.clocksJumped = w.time()
 		w.reach("a clock that jumps")
 	}
+	defer func() { w.tracef("clocks: nodes %s, home %s", w.skew, w.home.skew) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch which {
