@@ -50,6 +50,10 @@ LONG = go test -count=1 -v -timeout 90m ./plugin/e2e
 chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $CHAOS_SEED; 40 minutes
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
 
+.PHONY: simulate
+simulate: ## random walks through the engine on two nodes with faults, from new seeds, for $SIMULATE_FOR (10m); $SIMULATE_SEED repeats one
+	SIMULATE_FRESH=$${SIMULATE_FOR:-10m} go test -count=1 -v -timeout 2h -run 'TestWalk_FreshSeeds' ./backend/simulation
+
 .PHONY: kills
 kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 3 minutes
 	STATIC_KILLS=$${STATIC_KILLS:-50} $(LONG) -run TestStaticRole_SurvivesKills
