@@ -50,6 +50,10 @@ LONG = go test -count=1 -v -timeout 90m ./plugin/e2e
 chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $CHAOS_SEED; 40 minutes
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
 
+.PHONY: simulate
+simulate: ## random walks through the engine on two nodes with faults, from new seeds, for $SIMULATE_FOR (10m); $SIMULATE_SEED repeats one
+	SIMULATE_FRESH=$${SIMULATE_FOR:-10m} go test -count=1 -v -timeout 2h -run 'TestWalk_FreshSeeds' ./backend/simulation
+
 .PHONY: kills
 kills: ## kill plugin and Vault during $STATIC_KILLS (50) rotations of static roles; 3 minutes
 	STATIC_KILLS=$${STATIC_KILLS:-50} $(LONG) -run TestStaticRole_SurvivesKills
@@ -64,13 +68,14 @@ load: ## how many processes end $LOAD_LEASES (1000), and what a start with $STAR
 	go test -run '^$$' -bench 'Load|Tick' ./backend
 
 .PHONY: bench
-bench: ## measure the engine, as JSON lines into $BENCH_OUTPUT (.build/bench.jsonl); half an hour
-	@mkdir -p $(OUT)
-	BENCH_OUTPUT=$(abspath $(or $(BENCH_OUTPUT),$(OUT)/bench.jsonl)) go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin/bench
+bench: ## measure the engine and draw the results, into .build/bench/; half an hour
+	@mkdir -p $(OUT)/bench
+	BENCH_OUTPUT=$(abspath $(OUT))/bench/results.jsonl go test -run '^$$' -bench Engine -benchtime 1x -timeout 60m ./plugin/bench
+	go run ./plugin/bench/plots $(OUT)/bench <$(OUT)/bench/results.jsonl
 
 .PHONY: conformance
-conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH), or else on the simulator
-	go test -count=1 -run TestRealCluster -timeout 30m -v ./backend/issuer/influxctl
+conformance: ## the promises of an issuer, and the facts behind them, on the cluster of an influxctl profile ($INFLUXCTL_CONFIG, $INFLUXCTL_PROFILE, $INFLUXCTL_PATH) and on an InfluxDB 3 ($INFLUXDB3_URL, $INFLUXDB3_ADMIN_TOKEN); where there is none, on the simulator
+	go test -count=1 -run 'TestRealCluster|AtHand$$' -timeout 30m -v ./backend/issuer/influxctl ./backend/issuer/influxdb3
 
 .PHONY: lint
 lint: ## formatting, linters, the modules, and who may import whom

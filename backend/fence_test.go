@@ -158,3 +158,20 @@ func TestRevoke_ClockThatJumpedIsNoProof(t *testing.T) {
 		})
 	}
 }
+
+// A local mount may write on the active node of a performance secondary, and on
+// no other node that may not write.
+func TestFence_LocalMount(t *testing.T) {
+	for name, state := range readOnlyNodes {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := ready(t, map[string]any{"ttl": "1h"})
+				e.system.LocalMountVal, e.system.ReplicationStateVal = true, state
+				status, _ := e.try(readOp, "creds/automation", nil)
+				if issues := status < 400; issues != (state == consts.ReplicationPerformanceSecondary) {
+					t.Errorf("creds: status %d", status)
+				}
+			})
+		})
+	}
+}

@@ -96,7 +96,7 @@ func (b *backend) issueSteps(ctx context.Context, s logical.Storage, c config, o
 	if err := b.sameConfig(ctx, s, c); err != nil {
 		return issuer.Token{}, r, errors.Join(err, b.dropRefused(ctx, s, r))
 	}
-	token, err := b.ask(ctx, client, request)
+	token, err := b.ask(ctx, client, request, r.IssuedAt.Add(issueTime))
 	if errors.Is(err, issuer.ErrRefused) {
 		return issuer.Token{}, r, errors.Join(err, b.dropRefused(ctx, s, r))
 	}
@@ -147,12 +147,15 @@ func (b *backend) sameConfig(ctx context.Context, s logical.Storage, c config) e
 	return err
 }
 
-// ask asks the cluster for the token.
-func (b *backend) ask(ctx context.Context, client guardedIssuer, request issuer.Request) (issuer.Token, error) {
+// ask asks the cluster for the token, which must be issued by the time latest.
+func (b *backend) ask(ctx context.Context, client guardedIssuer, request issuer.Request, latest time.Time) (issuer.Token, error) {
 	if err := ctx.Err(); err != nil {
 		return issuer.Token{}, fmt.Errorf("%w: %w", issuer.ErrRefused, err)
 	}
-	within := issueTime
+	within := latest.Sub(b.now())
+	if within <= 0 { // this process was paused: another node may have settled the record already
+		return issuer.Token{}, fmt.Errorf("%w: issuing the token took longer than %s", issuer.ErrRefused, issueTime)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		within = min(within, time.Until(deadline))
 	}

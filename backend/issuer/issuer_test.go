@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestASecretPrintsUnderNoVerb(t *testing.T) {
+func TestSecret_PrintsUnderNoVerb(t *testing.T) {
 	token := Token{ID: "id", Secret: NewSecret("hunter2")}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T %v", "%20s", "%-5.2v"} {
 		for _, arg := range []any{token, &token, token.Secret, &token.Secret, []Secret{token.Secret}, map[string]Secret{"a": token.Secret}, struct{ hidden Secret }{token.Secret}, struct{ hidden *Token }{&token}} {
@@ -38,7 +38,7 @@ func TestASecretPrintsUnderNoVerb(t *testing.T) {
 	}
 }
 
-func TestASecretRefusesToBeMarshalled(t *testing.T) {
+func TestSecret_RefusesToBeMarshaled(t *testing.T) {
 	token := Token{Secret: NewSecret("hunter2")}
 	if out, err := json.Marshal(token); err == nil {
 		t.Errorf("json: %s", out)

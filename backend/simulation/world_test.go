@@ -41,7 +41,6 @@ type world struct {
 	tasks    []*task
 	late     []lateEffect
 	faults   []*fault
-	paused   time.Time // when the active instance was paused
 	backups  []backup
 
 	mu       sync.Mutex // guards the following

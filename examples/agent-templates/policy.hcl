@@ -11,6 +11,10 @@ path "influxdb/static-creds/telegraf" {
   capabilities = ["read"]
 }
 
+path "influxdb/static-creds/grafana" {
+  capabilities = ["read"]
+}
+
 path "influxdb/creds/grafana" {
   capabilities = ["read"]
 }

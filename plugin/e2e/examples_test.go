@@ -70,8 +70,9 @@ func (d *desk) answer(t *testing.T, method, path, token string) int {
 	return resp.StatusCode
 }
 
-// fleet makes the static role that the examples use.
-var fleet = step{command: `vault write influxdb/static-roles/telegraf write_databases=metrics rotation_period=24h`}
+// fleet makes the static roles that the examples use.
+var fleet = step{command: `vault write influxdb/static-roles/telegraf write_databases=metrics rotation_period=24h &&
+	vault write influxdb/static-roles/grafana read_databases=metrics rotation_period=168h`}
 
 // agentRenders runs a real Vault Agent that renders every template. It parses each
 // file in its own syntax and uses the tokens in them.
@@ -81,7 +82,7 @@ func agentRenders(t *testing.T, d *desk) {
 	d.run(t, []step{
 		fleet,
 		{command: `vault policy write agent examples/agent-templates/policy.hcl`},
-		{command: `vault auth enable approle`},
+		{command: `vault auth enable approle || true`}, // another example may have done so
 		{command: `vault write auth/approle/role/agent token_policies=agent token_period=24h`},
 		{command: `mkdir agent && cp examples/agent-templates/* agent/ && cd agent && mkdir -m 700 rendered`},
 		{command: `vault read -field=role_id auth/approle/role/agent/role-id >role-id`},
@@ -103,8 +104,8 @@ func agentRenders(t *testing.T, d *desk) {
 			t.Errorf("%s %s answers %d, want %d", c.method, c.path, got, c.status)
 		}
 	}
-	if n := len(d.alive()); n != 4 {
-		t.Errorf("%d tokens are alive, want 3 that the Agent read, and one of the static role", n)
+	if n := len(d.alive()); n != 5 {
+		t.Errorf("%d tokens are alive, want 3 that the Agent read, and those of the static roles", n)
 	}
 	if said := d.file(t, "stub/said"); !strings.Contains(said, "reload telegraf.service") || !strings.Contains(said, "try-restart chronograf.service") {
 		t.Errorf("systemctl was called with: %s", said)
@@ -136,11 +137,11 @@ func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 			"urls": []any{"https://cluster.example.com"}, "token": writer, "organization": "", "bucket": "metrics",
 		}}}}},
 		{"telegraf-fleet.conf", d.decoded(t, "telegraf-fleet.conf", toml.Unmarshal), map[string]any{"outputs": map[string]any{"influxdb_v2": []any{map[string]any{
-			"urls": []any{"https://cluster.example.com"}, "token": d.sharedToken(t), "organization": "", "bucket": "metrics",
+			"urls": []any{"https://cluster.example.com"}, "token": d.sharedToken(t, "telegraf"), "organization": "", "bucket": "metrics",
 		}}}}},
 		{"grafana.yaml", d.decoded(t, "grafana.yaml", yaml.Unmarshal), map[string]any{"apiVersion": 1, "datasources": []any{map[string]any{
 			"name": "InfluxDB", "type": "influxdb", "access": "proxy", "url": "https://cluster.example.com",
-			"jsonData": map[string]any{"version": "SQL", "dbName": "metrics"}, "secureJsonData": map[string]any{"token": reader},
+			"jsonData": map[string]any{"version": "SQL", "dbName": "metrics"}, "secureJsonData": map[string]any{"token": d.sharedToken(t, "grafana")},
 		}}}},
 	} {
 		if diff := cmp.Diff(c.want, c.got); diff != "" {
@@ -150,15 +151,15 @@ func (d *desk) compareRendered(t *testing.T) (manager, writer, reader string) {
 	return manager, writer, reader
 }
 
-// sharedToken returns the current token of the static role telegraf.
-func (d *desk) sharedToken(t *testing.T) string {
+// sharedToken returns the current token of a static role.
+func (d *desk) sharedToken(t *testing.T, role string) string {
 	t.Helper()
 	var answer struct {
 		Data struct {
 			Token string `json:"token"`
 		} `json:"data"`
 	}
-	must(t, d.server.Call(t.Context(), "GET", "influxdb/static-creds/telegraf", nil, &answer))
+	must(t, d.server.Call(t.Context(), "GET", "influxdb/static-creds/"+role, nil, &answer))
 	return answer.Data.Token
 }
 
@@ -352,7 +353,7 @@ func (m manifest) request(t *testing.T) (method, path, field string) {
 func kubernetesRequests(t *testing.T, d *desk) {
 	d.run(t, []step{fleet})
 	person := newPerson(t, d.server, "application")
-	shared := d.sharedToken(t)
+	shared := d.sharedToken(t, "telegraf")
 	for file, leased := range map[string]bool{
 		"vault-secrets-operator.yaml": true, "vault-secrets-operator-static.yaml": false,
 		"external-secrets.yaml": false, "secrets-store-csi.yaml": false,
@@ -386,7 +387,7 @@ func proxyShares(t *testing.T, d *desk) {
 	d.run(t, []step{
 		fleet,
 		{command: `vault policy write proxy examples/vault-proxy/policy.hcl`},
-		{command: `vault auth enable approle || true`},
+		{command: `vault auth enable approle || true`}, // another example may have done so
 		{command: `vault write auth/approle/role/proxy token_policies=proxy token_period=24h`},
 		{command: `mkdir proxy && cp examples/vault-proxy/* proxy/ && cd proxy`},
 		{command: `vault read -field=role_id auth/approle/role/proxy/role-id >role-id`},
@@ -398,11 +399,11 @@ func proxyShares(t *testing.T, d *desk) {
 		{command: `kill $proxy; wait $proxy || true`},
 	})
 	first, second, shared := d.token(t, "proxy/first"), d.token(t, "proxy/second"), d.token(t, "proxy/shared")
-	if first != second || first == shared || shared != d.sharedToken(t) {
+	if first != second || first == shared || shared != d.sharedToken(t, "telegraf") {
 		t.Error("the Proxy does not share a leased token and the token of the static role")
 	}
-	if n := len(d.alive()); n != 2 {
-		t.Errorf("%d tokens are alive, want one that is leased, and one of the static role", n)
+	if n := len(d.alive()); n != 3 {
+		t.Errorf("%d tokens are alive, want one that is leased, and those of the static roles", n)
 	}
 }
 

@@ -31,7 +31,7 @@ type part struct {
 	Hashes  []struct{ Alg, Content string }
 }
 
-func TestABillNamesWhatIsLinked(t *testing.T) {
+func TestBill_NamesLinkedModules(t *testing.T) {
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestABillNamesWhatIsLinked(t *testing.T) {
 	}
 }
 
-func TestTheSameBinaryHasTheSameBill(t *testing.T) {
+func TestBill_SameBinaryHasTheSameBill(t *testing.T) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		t.Fatal("no build information")
@@ -92,7 +92,7 @@ func TestTheSameBinaryHasTheSameBill(t *testing.T) {
 	}
 }
 
-func TestAReplacedModuleHasNoBill(t *testing.T) {
+func TestBill_ReplacedModuleIsRefused(t *testing.T) {
 	info := &debug.BuildInfo{Deps: []*debug.Module{{Path: "example.com/a", Replace: &debug.Module{Path: "../a"}}}}
 	if _, err := billOf(info, "", "v1.2.3"); err != errReplaced {
 		t.Errorf("a replaced module gives %v", err)

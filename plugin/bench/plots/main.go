@@ -1,7 +1,7 @@
 // Command plots draws the results of the benchmark as SVG files for
 // docs/performance.md:
 //
-//	go run ./plugin/bench/plots RESULTS FOLDER
+//	go run ./plugin/bench/plots FOLDER < RESULTS
 //
 // RESULTS is the file with JSON lines that the benchmark has written.
 package main
@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"fmt"
 	"image/color"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -29,26 +30,21 @@ var (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: plots RESULTS FOLDER")
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: plots FOLDER < RESULTS")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(os.Stdin, os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "plots:", err)
 		os.Exit(1)
 	}
 }
 
-// run draws every plot from the results in a file into a folder that exists.
-func run(from, folder string) error {
-	file, err := os.Open(from) //nolint:gosec // the caller names the file on the command line
+// run draws every plot from the results into a folder that exists.
+func run(from io.Reader, folder string) error {
+	all, err := readResults(from)
 	if err != nil {
 		return err
-	}
-	defer file.Close()
-	all, err := readResults(file)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", from, err)
 	}
 	for name, draw := range map[string]func(results) ([]*plot.Plot, error){
 		"latency.svg": latency, "rates.svg": rates, "revocation.svg": revocation, "ledger.svg": ledger,

@@ -36,18 +36,19 @@ func rates(all results) ([]*plot.Plot, error) {
 		title, what string
 		series      []series
 	}{
-		{"Management tokens", "management tokens", []series{
+		{"Management tokens per second", "management tokens", []series{
 			{"engine", "in a loop", false, orange}, {"influxctl in a loop", "in a loop", true, grey},
 		}},
-		{"InfluxDB 3 tokens", "InfluxDB 3 tokens", []series{
+		{"InfluxDB 3 tokens per second", "InfluxDB 3 tokens", []series{
 			{"engine", "stores twice", false, orange}, {"UUID, stored twice", "stores twice", true, grey}, {"UUID", "leased UUID", true, light},
 		}},
-		{"Reads of a static role", "reads of a static role", []series{
+		{"Static role reads per second", "reads of a static role", []series{
 			{"engine", "UUID without a lease", false, orange}, {"as many fields", "as many fields without a lease", true, grey},
 			{"UUID", "UUID without a lease", true, light},
 		}},
 	} {
 		p := newPlot(panel.title, "1", "4", "32")
+		p.Title.TextStyle.Font.Size = 10
 		p.X.Label.Text = "clients"
 		var groups []group
 		for _, s := range panel.series {
