@@ -46,6 +46,7 @@ func init() { //nolint:gochecknoinits // the acts refer to the list by way of th
 		{"static read", 5, (*world).readStatic},
 		{"rotate role", 3, (*world).rotateRole},
 		{"tidy", 2, (*world).tidy},
+		{"look at tokens", 2, (*world).lookAtTokens},
 		{"delete token", 2, (*world).deleteToken},
 		{"check", 1, (*world).configCheck},
 		{"standby", 2, (*world).useStandby},
@@ -465,6 +466,21 @@ func (w *world) tidy() {
 		data["token_type"] = "database"
 	}
 	w.request(w.active, logical.UpdateOperation, "tidy", data, func(*task) {})
+}
+
+// lookAtTokens lists the tokens and reads the records of some.
+func (w *world) lookAtTokens() {
+	w.request(w.active, logical.ListOperation, "tokens/", nil, func(t *task) {
+		if t.err != nil || t.resp == nil {
+			return
+		}
+		keys, _ := t.resp.Data["keys"].([]string)
+		for range 1 + w.choice.n(3) {
+			if len(keys) > 0 {
+				w.request(t.from, logical.ReadOperation, "tokens/"+keys[w.choice.n(len(keys))], nil, func(*task) {})
+			}
+		}
+	})
 }
 
 // deleteToken revokes the token of a record.

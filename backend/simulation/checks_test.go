@@ -136,8 +136,9 @@ func (f *facts) allowConfig(c *config) {
 func (f *facts) observe(w *world, key string) {
 	before := f.now
 	f.now = w.store.read()
-	for accessor := range before.records {
-		if _, ok := f.now.records[accessor]; !ok && !f.clocksJumped.IsZero() {
+	for accessor, r := range before.records {
+		byAge := r.Attempts > 0 || r.State == "issuing" || strings.HasPrefix(r.Role, "-") || w.home.ignores > 0 || w.away.ignores > 0
+		if _, ok := f.now.records[accessor]; !ok && byAge && !f.clocksJumped.IsZero() {
 			f.lost[accessor] = "its age, by the clocks of Vault, was a proof that it is gone"
 		}
 	}
@@ -149,8 +150,8 @@ func (f *facts) observe(w *world, key string) {
 				f.readers = nil // the static roles get tokens of the other cluster
 			}
 			for _, p := range f.pending {
-				if p.until.After(w.time()) && p.secret == c.Root {
-					f.allowConfig(c)
+				if p.until.After(w.time()) {
+					f.allowConfig(&config{Host: c.Host, APIURL: c.APIURL, Root: p.secret})
 				}
 			}
 			w.tracef("config: host %s, api_url %q, root credential %s, fingerprint %s", c.Host, c.APIURL, c.RootID, c.Fingerprint)
@@ -390,6 +391,20 @@ func (w *world) checkRenewal(l *lease, increment time.Duration, now time.Time) {
 	if l.end.After(expires) && w.facts.clocksJumped.IsZero() {
 		w.violate("F", "%v was renewed until %s, its token expires at %s", l, w.clockText(l.end), w.clockText(expires))
 	}
+	role := struct {
+		TTL int64 `json:"ttl"`
+	}{}
+	if value, ok := w.store.data["role/"+l.role]; ok {
+		mustDecode("role", value, &role)
+	}
+	wanted := min(time.Duration(role.TTL)*time.Second, expires.Add(-leaseMargin).Sub(now))
+	if increment > 0 {
+		wanted = min(wanted, increment)
+	}
+	_, batch := w.batch[l.parent]
+	if granted := l.end.Sub(now); granted < wanted-tolerance && !batch && w.facts.clocksJumped.IsZero() {
+		w.violate("F", "%v was renewed by %s, possible was %s", l, granted, wanted)
+	}
 	if increment > 0 && l.end.Sub(now) > increment+tolerance {
 		w.violate("F", "%v was renewed by %s, requested was %s", l, l.end.Sub(now), increment)
 	}
@@ -453,7 +468,8 @@ func (w *world) checkLimit(r remote, created record) {
 func (w *world) inUse(role string) int {
 	n := 0
 	for _, r := range w.facts.now.records {
-		if r.Role == role && r.Absences == 0 {
+		elsewhere := w.facts.now.config != nil && r.Fingerprint != w.facts.now.config.Fingerprint
+		if r.Role == role && r.Absences == 0 && !elsewhere {
 			n++
 		}
 	}
@@ -714,6 +730,9 @@ func (w *world) checkDrained(all bool) {
 		if !l.excusedIrrevocable(w) {
 			w.violate("E", "%v is still there, irrevocable %v", l, l.irrevocable)
 		}
+	}
+	if r := w.facts.now.rotation; r != nil && w.vaultTime().Sub(r.StartedAt) > 2*time.Hour && w.facts.clocksJumped.IsZero() {
+		w.violate("E", "the rotation to %s has been under way since %s", r.TokenID, w.clockText(r.StartedAt))
 	}
 	for _, accessor := range slices.Sorted(maps.Keys(w.facts.now.records)) {
 		r := w.facts.now.records[accessor]

@@ -29,6 +29,7 @@
 //	E  After the last fault, no lease is irrevocable, and the ledger is empty within
 //	   a stated time after the last lease.
 //	F  Limits are exact: max_active, TTLs and expiries.
+//	G  No lock is held over a call to a cluster.
 //
 // # Seeds
 //

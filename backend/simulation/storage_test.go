@@ -182,11 +182,11 @@ type config struct {
 }
 
 type rotation struct {
-	Accessor  string `json:"accessor"`
-	TokenID   string `json:"token_id"`
-	From      config `json:"from"`
-	Swapped   bool   `json:"swapped"`
-	Cancelled bool   `json:"cancelled"`
+	TokenID   string    `json:"token_id"`
+	StartedAt time.Time `json:"started_at"`
+	From      config    `json:"from"`
+	Swapped   bool      `json:"swapped"`
+	Cancelled bool      `json:"cancelled"`
 }
 
 // A reading is the storage as the checks read it.

@@ -183,7 +183,7 @@ var rareStates = []string{
 	"an irrevocable lease",
 	"records of a newer version",
 	"several faults at once",
-	"time that passes while somebody waits for a lock of a stopped process",
+	"time that passes while somebody waits for a lock",
 }
 
 func (w *world) reach(state string) { w.reached[state]++ }
@@ -305,14 +305,24 @@ func (w *world) pass(d time.Duration, calm bool) {
 }
 
 // sleep lets time pass until something arrives at a gate.
+//
+// The clock of a bubble stands still while a goroutine waits for a lock, and locks
+// are held over operations of the storage. So while one of those waits, only the
+// world's own clock advances, as for a process that is stopped.
 func (w *world) sleep(d time.Duration) {
 	w.settle()
 	w.sortArrivals()
 	w.mu.Lock()
-	stopped := len(w.gates) > 0
+	gates := slices.Clone(w.gates)
 	w.mu.Unlock()
-	if stopped && blocked() {
-		w.reach("time that passes while somebody waits for a lock of a stopped process")
+	stopped := slices.ContainsFunc(gates, func(g *gate) bool { return !g.remote() })
+	if len(gates) > 0 && blocked() {
+		w.reach("time that passes while somebody waits for a lock")
+		if !stopped {
+			w.violate("G", "somebody waits for a lock during %v", gates[0])
+		}
+	}
+	if stopped {
 		w.mu.Lock()
 		w.shift += d
 		w.mu.Unlock()
