@@ -37,6 +37,7 @@ unit: ## the quick tests: all but those on a real Vault
 test: ## every test, those on a real Vault too, with the race detector
 	@scripts/vault.sh >/dev/null
 	go test -race -shuffle=on -timeout 20m ./...
+	go test -count=1 ./backend/simulation # runs one goroutine at a time, so it has no locks
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, each for $FUZZTIME (10s)

@@ -66,7 +66,7 @@ func (b *backend) settleGroup(ctx context.Context, s logical.Storage, records []
 	}
 	client := b.issuerOf(c, records[0].TokenType)
 	ids, missing := b.locate(ctx, client, records)
-	failed := b.revokeIDs(ctx, s, client, c, ids)
+	failed := b.revokeIDs(ctx, s, client, c, ids, records...)
 	return b.conclude(ctx, s, client.traits(), records, func(r ledger.Record) error {
 		if err := missing[r.Accessor]; err != nil {
 			return err
@@ -149,10 +149,10 @@ func (b *backend) search(ctx context.Context, client guardedIssuer, records []le
 
 // revokeIDs revokes the tokens ids, which belong to accessors. It returns an
 // error, by ID, for each token that may still be accepted.
-func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guardedIssuer, c config, ids map[string][]string) map[string]error {
+func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guardedIssuer, c config, ids map[string][]string, records ...ledger.Record) map[string]error {
 	all := slices.Concat(slices.Collect(maps.Values(ids))...)
 	slices.Sort(all)
-	admitted, failed := b.fence(ctx, s, c, slices.Compact(all))
+	admitted, failed := b.fence(ctx, s, c, slices.Compact(all), records)
 	defer b.unfence(admitted)
 	if len(admitted) == 0 {
 		return failed
@@ -169,7 +169,7 @@ func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guard
 // credential, the two of a rotation that is under way, and everything if c is not
 // the stored config any more. An admitted ID is in b.revoking until
 // unfence, and swapRoot refuses to install it as the root credential.
-func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []string) (admitted []string, failed map[string]error) {
+func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []string, records []ledger.Record) (admitted []string, failed map[string]error) {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
 	now, err := loadConfig(ctx, s)
@@ -180,9 +180,10 @@ func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []
 	if err = errors.Join(err, err2); err != nil {
 		return nil, errorForAll(ids, err)
 	}
-	failed = map[string]error{}
+	failed = b.settledRoots(ctx, s, records)
 	for _, id := range ids {
 		switch {
+		case failed[id] != nil:
 		case id == now.RootID, underWay && !next.Cancelled && id == next.From.RootID: // whose swap may not have happened
 			failed[id] = errIsRoot
 		case id == next.TokenID && !next.Cancelled:
@@ -193,6 +194,23 @@ func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []
 		}
 	}
 	return admitted, failed
+}
+
+// settledRoots returns an error, by ID, for each root credential whose record was
+// dropped since it was read: a cancelled rotation leaves the credential alone that
+// it did not replace. The caller holds configMu, under which records of root
+// credentials are stored and dropped.
+func (b *backend) settledRoots(ctx context.Context, s logical.Storage, records []ledger.Record) map[string]error {
+	failed := map[string]error{}
+	for _, r := range records {
+		if r.Role != rootRole {
+			continue
+		}
+		if _, err := b.ledger.Get(ctx, s, r.Role, r.Accessor); err != nil {
+			failed[r.TokenID] = err
+		}
+	}
+	return failed
 }
 
 func (b *backend) unfence(ids []string) {
