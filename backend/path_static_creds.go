@@ -113,7 +113,7 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 	}
 	ttl := ceilSeconds(until.Sub(now))
 	if !next.IsZero() && !now.Before(next) {
-		ttl = int(overdueTTL.Seconds())
+		ttl = ceilSeconds(min(overdueTTL, current.ExpiresAt.Sub(now)))
 		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It stays in use until it expires at %s. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}
 	data["ttl"] = ttl

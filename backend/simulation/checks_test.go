@@ -161,14 +161,8 @@ func (f *facts) observe(w *world, key string) {
 		if id := w.rootID(); len(f.rootHistory) == 0 || f.rootHistory[len(f.rootHistory)-1] != id {
 			f.rootHistory = append(f.rootHistory, id)
 		}
-	case "role/limited":
-		role := struct {
-			MaxActive int `json:"max_active"`
-		}{}
-		if value, ok := w.store.data[key]; ok {
-			mustDecode(key, value, &role)
-			f.limits = append(f.limits, limitChange{w.time(), role.MaxActive})
-		}
+	case limitedKey:
+		f.observeLimit(w)
 	case rotationKey:
 		if r := f.now.rotation; r != nil && r.Swapped {
 			f.rotatedFrom[r.From.RootID] = true
@@ -181,6 +175,17 @@ func (f *facts) observe(w *world, key string) {
 		if r.State == "issuing" && r.Absences > 20 {
 			w.reach("a token that was not found for a day")
 		}
+	}
+}
+
+// observeLimit reads max_active of the role limited.
+func (f *facts) observeLimit(w *world) {
+	role := struct {
+		MaxActive int `json:"max_active"`
+	}{}
+	if value, ok := w.store.data[limitedKey]; ok {
+		mustDecode(limitedKey, value, &role)
+		f.limits = append(f.limits, limitChange{w.time(), role.MaxActive})
 	}
 }
 
@@ -562,7 +567,8 @@ func (w *world) checkReaders() {
 	now := w.time()
 	w.facts.applyChanges(now)
 	w.facts.readers = slices.DeleteFunc(w.facts.readers, func(r *reader) bool {
-		return !now.Before(r.until) || w.facts.excused[r.tokenID] != "" || !w.facts.restoredAt.IsZero() || !w.facts.clocksJumped.IsZero()
+		return !now.Before(r.until.Add(-time.Second)) || // a ttl is rounded up
+			w.facts.excused[r.tokenID] != "" || !w.facts.restoredAt.IsZero() || !w.facts.clocksJumped.IsZero()
 	})
 	for _, r := range w.facts.readers {
 		alive := false
@@ -620,6 +626,7 @@ func (w *world) rootField(data map[string]any) string {
 func (f *facts) restored(w *world) {
 	f.now = w.store.read()
 	f.restoredAt = w.time()
+	f.observeLimit(w)
 	f.readers = nil
 	for _, c := range []*cluster{w.home, w.away} {
 		for _, fake := range c.types {

@@ -202,6 +202,7 @@ const (
 	ledgerPrefix = "ledger/"
 	configKey    = "config"
 	rotationKey  = "rotation"
+	limitedKey   = "role/limited"
 	staticPrefix = "static-creds/"
 )
 
