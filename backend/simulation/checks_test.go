@@ -139,8 +139,7 @@ func (f *facts) observe(w *world, key string) {
 	before := f.now
 	f.now = w.store.read()
 	for accessor, r := range before.records {
-		byAge := r.Attempts > 0 || r.State == "issuing" || strings.HasPrefix(r.Role, "-") || w.home.ignores > 0 || w.away.ignores > 0
-		if _, ok := f.now.records[accessor]; !ok && byAge && !f.clocksJumped.IsZero() {
+		if _, ok := f.now.records[accessor]; !ok && !f.clocksJumped.IsZero() && w.settledByAge(r) {
 			f.lost[accessor] = "its age, by the clocks of Vault, was a proof that it is gone"
 		}
 	}
@@ -176,6 +175,13 @@ func (f *facts) observe(w *world, key string) {
 			w.reach("a token that was not found for a day")
 		}
 	}
+}
+
+// settledByAge reports whether a record may have been dropped because of its age. If
+// the clocks of Vault are wrong by hours, such a proof is wrong.
+func (w *world) settledByAge(r record) bool {
+	tidying := slices.ContainsFunc(w.tasks, func(t *task) bool { return t.name == "update tidy" })
+	return r.Attempts > 0 || r.State == "issuing" || strings.HasPrefix(r.Role, "-") || tidying || w.home.ignores > 0 || w.away.ignores > 0
 }
 
 // observeLimit reads max_active of the role limited.

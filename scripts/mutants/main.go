@@ -190,13 +190,13 @@ func (m mutant) try(tree string, within time.Duration) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if err := command(tree, "git", "apply", "--recount", "-C1", patch); err != nil {
+	if err := command(tree, "git", "apply", "-C1", patch); err != nil {
 		return outcome{}, err
 	}
 	began := time.Now()
 	o, err := m.test1(tree, within)
 	o.taken = defaultTo(o.taken, time.Since(began).Round(time.Second).String())
-	return o, errors.Join(err, command(tree, "git", "apply", "--recount", "-C1", "-R", patch))
+	return o, errors.Join(err, command(tree, "git", "apply", "-C1", "-R", patch))
 }
 
 func command(dir string, name string, args ...string) error {
