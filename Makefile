@@ -39,10 +39,6 @@ test: ## every test, those on a real Vault too, with the race detector
 	go test -race -shuffle=on -timeout 20m ./...
 	go test -count=1 ./backend/simulation # runs one goroutine at a time, so it has no locks
 
-.PHONY: simulate
-simulate: ## random walks through leases, rotations, faults and two nodes, for $SIMULATE_FOR (10m)
-	SIMULATE_FRESH=$${SIMULATE_FOR:-10m} go test -count=1 -v -timeout 0 -run TestWalk_FreshSeeds ./backend/simulation
-
 .PHONY: mutants
 mutants: ## plant one bug at a time and see whether the tests find it, each for $MUTANT_TIME (1m); BUG=name selects some
 	go run ./scripts/mutants $(BUG)
