@@ -42,6 +42,7 @@ func init() { //nolint:gochecknoinits // the acts refer to the list by way of th
 		{"config", 3, (*world).writeConfig},
 		{"hostile", 2, (*world).writeHostileConfig},
 		{"move", 1, (*world).moveConfig},
+		{"leave", 2, (*world).leaveUnused},
 		{"repair", 2, (*world).repairConfig},
 		{"rotate root", 5, (*world).rotateRoot},
 		{"static role", 2, (*world).writeStaticRole},
@@ -187,6 +188,9 @@ func (w *world) sendConfig(data map[string]any) {
 		w.facts.allowConfig(&config{Host: host, APIURL: api, Root: secret})
 		w.facts.pending = append(w.facts.pending, pendingSecret{secret, w.time().Add(2 * requestTime)})
 	}
+	if data["force"] == true {
+		w.facts.forcedUntil = w.time().Add(requestTime)
+	}
 	w.request(w.active, logical.UpdateOperation, "config", data, func(*task) {})
 }
 
@@ -259,10 +263,24 @@ func (w *world) moveConfig() {
 		w.reach("a move to another cluster")
 		w.sendConfig(data)
 	case 2:
-		w.request(w.active, logical.DeleteOperation, "config", map[string]any{"force": w.choice.n(3) == 2}, func(*task) {})
+		force := w.choice.n(3) == 2
+		if force {
+			w.facts.forcedUntil = w.time().Add(requestTime)
+		}
+		w.request(w.active, logical.DeleteOperation, "config", map[string]any{"force": force}, func(*task) {})
 	case 3:
 		w.repairConfig()
 	}
+}
+
+// leaveUnused moves a mount that has no tokens, while somebody reads a credential.
+func (w *world) leaveUnused() {
+	if len(w.facts.now.records) > 0 || len(w.leases) > 0 {
+		return
+	}
+	w.reach("a move while a credential is read")
+	w.sendConfig(w.configData(awayHost, w.newRootAt(w.away)))
+	w.readSome()
 }
 
 // repairConfig writes a config for the home cluster with a new root credential, if
@@ -470,8 +488,22 @@ func (w *world) tidy() {
 	w.request(w.active, logical.UpdateOperation, "tidy", data, func(*task) {})
 }
 
-// lookAtTokens lists the tokens and reads the records of some.
+// lookAtTokens lists the tokens and reads the records of some, or reads a record that
+// is just being stored.
 func (w *world) lookAtTokens() {
+	for _, g := range w.waiting() {
+		if accessor, ok := strings.CutPrefix(g.what, ledgerPrefix); ok && g.kind == "put" && !g.after && g.from == w.active {
+			w.reach("a look at a record that is not stored yet")
+			_, accessor, _ = strings.Cut(accessor, "/")
+			w.request(w.active, logical.ReadOperation, "tokens/"+accessor, nil, func(*task) {})
+			for _, read := range w.waiting() {
+				if read.kind == "get" && read.what == g.what {
+					w.open(read, false)
+				}
+			}
+			return
+		}
+	}
 	w.request(w.active, logical.ListOperation, "tokens/", nil, func(t *task) {
 		if t.err != nil || t.resp == nil {
 			return

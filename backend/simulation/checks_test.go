@@ -55,6 +55,7 @@ type facts struct {
 	clocksJumped  time.Time
 	storageFailed time.Time
 	restoredAt    time.Time
+	forcedUntil   time.Time // somebody may have given force=true to config until then
 	newer         bool
 	everTainted   bool
 }
@@ -145,6 +146,7 @@ func (f *facts) observe(w *world, key string) {
 	}
 	switch key {
 	case configKey:
+		w.checkLeft(before.config)
 		if c := f.now.config; c != nil {
 			w.checkName(c)
 			if before.config == nil || before.config.Fingerprint != c.Fingerprint {
@@ -182,6 +184,25 @@ func (f *facts) observe(w *world, key string) {
 func (w *world) settledByAge(r record) bool {
 	tidying := slices.ContainsFunc(w.tasks, func(t *task) bool { return t.name == "update tidy" })
 	return r.Attempts > 0 || r.State == "issuing" || strings.HasPrefix(r.Role, "-") || tidying || w.home.ignores > 0 || w.away.ignores > 0
+}
+
+// checkLeft is check A when config has changed: without force=true, a mount leaves no
+// cluster that has valid tokens of the mount.
+func (w *world) checkLeft(before *config) {
+	now := w.facts.now.config
+	if before == nil || now != nil && now.Fingerprint == before.Fingerprint || w.time().Before(w.facts.forcedUntil) || !w.facts.restoredAt.IsZero() {
+		return
+	}
+	for _, c := range []*cluster{w.home, w.away} {
+		for _, fake := range c.types {
+			for _, info := range fake.Tokens() {
+				accessor, ok := w.accessorOf(info.Description)
+				if r := w.facts.now.records[accessor]; ok && !info.Dead(c.now()) && r.Fingerprint == before.Fingerprint && r.Role != "-root" {
+					w.violate("A", "the mount has left %s without force=true, and token %s is valid", before.Fingerprint, info.ID)
+				}
+			}
+		}
+	}
 }
 
 // observeLimit reads max_active of the role limited.
@@ -415,7 +436,7 @@ func (w *world) checkRenewal(l *lease, increment time.Duration, now time.Time) {
 		wanted = min(wanted, increment)
 	}
 	_, batch := w.batch[l.parent]
-	if granted := l.end.Sub(now); granted < wanted-tolerance && !batch && w.facts.clocksJumped.IsZero() {
+	if granted := l.end.Sub(now); granted < wanted-allowedSkew && !batch && w.facts.clocksJumped.IsZero() {
 		w.violate("F", "%v was renewed by %s, possible was %s", l, granted, wanted)
 	}
 	if increment > 0 && l.end.Sub(now) > increment+tolerance {
@@ -704,7 +725,6 @@ func (w *world) heal() {
 	w.mu.Lock()
 	w.skew = [2]time.Duration{}
 	w.mu.Unlock()
-	w.home.skew = 0
 	for w.active.paused || slices.ContainsFunc(w.others, func(i *instance) bool { return i.paused }) {
 		w.active.paused = false
 		for _, i := range w.others {

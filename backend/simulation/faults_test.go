@@ -232,7 +232,7 @@ func (w *world) moveClock() {
 			w.skew[1-w.active.node] = 0
 		}
 	case 2:
-		w.home.skew = by
+		w.home.skew = max(w.home.skew, by) // it never goes back
 	}
 }
 

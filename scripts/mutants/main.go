@@ -60,7 +60,7 @@ func run(selected []string) error {
 	for _, m := range mutants {
 		o, err := m.try(tree, within)
 		if err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+			fmt.Fprintf(os.Stderr, "%s cannot be tried: %v\n", m.name, err)
 		}
 		if !o.found {
 			missed = append(missed, m.name)
@@ -195,7 +195,9 @@ func (m mutant) try(tree string, within time.Duration) (outcome, error) {
 	}
 	began := time.Now()
 	o, err := m.test1(tree, within)
-	o.taken = defaultTo(o.taken, time.Since(began).Round(time.Second).String())
+	if m.test != nil || !o.found {
+		o.taken = time.Since(began).Round(time.Second).String()
+	}
 	return o, errors.Join(err, command(tree, "git", "apply", "-C1", "-R", patch))
 }
 
