@@ -722,6 +722,9 @@ func (w *world) heal() {
 		f.end()
 	}
 	w.faults = nil
+	if !w.facts.clocksJumped.IsZero() {
+		w.facts.clocksJumped = w.time() // once more
+	}
 	w.mu.Lock()
 	w.skew = [2]time.Duration{}
 	w.mu.Unlock()

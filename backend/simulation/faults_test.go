@@ -61,7 +61,7 @@ func (w *world) fate(g *gate, faults bool) verdict {
 	if err := g.ctx.Err(); err != nil {
 		return verdict{before: err, after: err}
 	}
-	if g.shift != w.shift { // its time has passed on a clock that it does not see
+	if deadline, ok := g.ctx.Deadline(); ok && deadline.Sub(g.arrivedAt) < w.shift-g.shift { // it does not see that time
 		return verdict{before: context.DeadlineExceeded, after: context.DeadlineExceeded}
 	}
 	v := w.present(g)
@@ -320,6 +320,9 @@ func (w *world) pause() {
 	}
 	if n := slices.IndexFunc(w.others, func(i *instance) bool { return i.paused }); n >= 0 {
 		old := w.others[n]
+		if w.choice.n(2) == 1 {
+			w.outlive(old)
+		}
 		w.tracef("%s continues, and is not the leader any more", old.name)
 		w.reach("a former leader that continues")
 		old.paused = false
@@ -338,12 +341,31 @@ func (w *world) pause() {
 	}
 }
 
+// outlive renews the leases, and lets time pass until a former leader that is stopped
+// would take one of them for ended.
+func (w *world) outlive(old *instance) {
+	var first time.Time
+	for _, l := range old.leases {
+		if first.IsZero() || l.end.Before(first) {
+			first = l.end
+		}
+	}
+	for _, l := range slices.Clone(w.leases) {
+		if !l.revoking && w.vaultTime().Before(l.end) {
+			w.renew(w.active, l, 0)
+		}
+	}
+	if wait := first.Sub(old.now()) + time.Second; !first.IsZero() && wait > 0 {
+		w.pass(min(wait, time.Hour), true)
+	}
+}
+
 // expireOld lets a former leader that continues revoke the leases that have ended as
 // far as it knows, before it notices that it is not the leader.
 func (w *world) expireOld(i *instance) {
 	now := i.now()
 	for _, l := range i.leases {
-		if now.Before(l.end) || w.choice.n(2) == 1 {
+		if now.Before(l.end) {
 			continue
 		}
 		w.reach("a former leader that ends a lease")
