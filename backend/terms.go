@@ -106,6 +106,9 @@ func renewal(r role, increment time.Duration, issued, expires, now time.Time) (g
 	}
 	longest := min(ttl+time.Second, left.Truncate(time.Second))
 	age := now.Truncate(time.Second).Sub(issued.Truncate(time.Second))
+	if age+longest <= 0 { // Vault would take it for no limit
+		return grant{}, fmt.Errorf("the lease began at %s, but the clock of this node says %s: set it by NTP, or read a new credential", timestamp(issued), timestamp(now))
+	}
 	return grant{ttl: ttl, maxTTL: age + longest, latestEnd: now.Add(longest)}, nil
 }
 

@@ -224,3 +224,20 @@ func BenchmarkTerms(b *testing.B) {
 		}
 	}
 }
+
+// A node whose clock is far behind cannot limit a lease that another node has begun:
+// Vault takes a limit that is not positive for none.
+func TestRenewal_RefusedByAClockFarBehind(t *testing.T) {
+	began := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	expires := began.Add(time.Hour)
+	r := role{TTL: 10 * time.Minute, MaxTTL: time.Hour}
+	for behind, refused := range map[time.Duration]bool{0: false, 5 * time.Minute: false, 20 * time.Minute: true} {
+		g, err := renewal(r, 24*time.Hour, began, expires, began.Add(-behind))
+		if (err != nil) != refused {
+			t.Errorf("%s behind: %+v, %v", behind, g, err)
+		}
+		if err == nil && g.maxTTL <= 0 {
+			t.Errorf("%s behind: no limit, %s", behind, g.maxTTL)
+		}
+	}
+}
