@@ -417,7 +417,7 @@ func (w *world) longest(role string) time.Duration {
 }
 
 // checkRenewal is check F after a renewal.
-func (w *world) checkRenewal(l *lease, increment time.Duration, now time.Time) {
+func (w *world) checkRenewal(l *lease, increment, took time.Duration, now time.Time) {
 	expires, err := time.Parse(time.RFC3339, l.field("expires_at"))
 	if err != nil {
 		panic(err)
@@ -436,7 +436,7 @@ func (w *world) checkRenewal(l *lease, increment time.Duration, now time.Time) {
 		wanted = min(wanted, increment)
 	}
 	_, batch := w.batch[l.parent]
-	if granted := l.end.Sub(now); granted < wanted-allowedSkew && !batch && w.facts.clocksJumped.IsZero() {
+	if granted := l.end.Sub(now); granted < wanted-took-allowedSkew && !batch && w.facts.clocksJumped.IsZero() {
 		w.violate("F", "%v was renewed by %s, possible was %s", l, granted, wanted)
 	}
 	if increment > 0 && l.end.Sub(now) > increment+tolerance {
