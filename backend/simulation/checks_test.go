@@ -776,7 +776,7 @@ func (w *world) checkDrained(all bool) {
 		r := w.facts.now.records[accessor]
 		unknown := r.TokenID == "" || r.Absences > 0
 		elsewhere := w.facts.now.config == nil || r.Fingerprint != w.facts.now.config.Fingerprint
-		overlap := r.Role == "-root" && r.Attempts == 0 && r.Deadline.After(w.vaultTime())
+		overlap := r.Role == "-root" && r.Attempts == 0 && r.Deadline.Add(5*tickInterval).After(w.vaultTime())
 		if elsewhere || overlap || !all && unknown || r.RevokeOn == "expiry" && !all {
 			continue
 		}
