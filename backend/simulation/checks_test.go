@@ -18,7 +18,7 @@ import (
 // The times that the engine promises.
 const (
 	leaseMargin  = 30 * time.Second  // from the last end of a lease to the expiry of its token
-	activeMargin = time.Minute       // from the end of a lease to the deadline of its record
+	activeMargin = 2 * time.Minute   // from the end of a lease to the deadline of its record
 	tolerance    = 2 * time.Second   // of what is rounded to seconds
 	allowedSkew  = 25 * time.Second  // between clocks, below which everything is promised
 	drainTime    = 130 * time.Minute // after the last fault: the longest lease, and some attempts
