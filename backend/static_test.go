@@ -152,18 +152,18 @@ func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
 		}
 		e.cluster.SetHook(hook)
 		e.data.SetHook(hook)
-		for step := range 30 * 24 * 20 {
+		for step := range 30 * 24 * 12 {
 			mu.Lock()
 			failing = random.IntN(10) < 3
 			mu.Unlock()
-			e.passInSteps(3*time.Minute, 3*time.Minute)
+			e.passInSteps(5*time.Minute, 5*time.Minute)
 			for _, r := range readers {
 				r.readIfDue(e)
 				if !e.data.Alive(r.holds) {
 					t.Fatalf("at %s the reader of %s holds a refused token", e.clock.Now(), r.role)
 				}
 			}
-			if step%20 != 0 {
+			if step%12 != 0 {
 				continue
 			}
 			for role, n := range e.validByRole() { // all tokens of the test: slow
