@@ -501,6 +501,10 @@ func (w *world) lookAtTokens() {
 					w.open(read, false)
 				}
 			}
+			if w.mayFail() && w.choice.n(2) == 1 { // so that nobody stores the record a second time
+				w.home.flaky = 2
+				w.beginFault("home fails sometimes", 2*time.Minute, func() { w.home.flaky = 0 })
+			}
 			return
 		}
 	}
