@@ -532,9 +532,14 @@ func (w *world) deleteToken() {
 		w.facts.excuse(w, r.TokenID, "somebody has deleted tokens/"+r.Accessor)
 	}
 	w.facts.excuseAccessor(w, r.Accessor, "somebody has deleted tokens/"+r.Accessor)
+	current := w.isCurrent(r)
 	w.request(w.active, logical.DeleteOperation, "tokens/"+r.Accessor, nil, func(t *task) {
-		if t.err == nil {
-			w.checkDeleted(r)
+		if t.err != nil {
+			return
+		}
+		w.checkDeleted(r)
+		if current && w.isCurrent(r) {
+			w.violate("B", "the current token of a static role, %s, was revoked because its record was deleted", r.TokenID)
 		}
 	})
 }

@@ -558,6 +558,24 @@ func (w *world) checkStaticRead(t *task, role string) {
 	w.dirty = true
 }
 
+// isCurrent reports whether the token of a record is certainly the current one of a
+// static role: none is staged that may have taken its place.
+func (w *world) isCurrent(r record) bool {
+	name, ok := strings.CutPrefix(r.Role, "-static-")
+	value := w.store.data[staticPrefix+name]
+	if !ok || value == nil || !w.facts.restoredAt.IsZero() {
+		return false
+	}
+	entry := struct {
+		Current *struct {
+			Accessor string `json:"accessor"`
+		} `json:"current"`
+		Next *struct{} `json:"next"`
+	}{}
+	mustDecode("static-creds", value, &entry)
+	return entry.Current != nil && entry.Current.Accessor == r.Accessor && entry.Next == nil
+}
+
 // A staticChange is a request that changes the token of a static role. While it
 // runs, nobody knows which token a read returns.
 type staticChange struct {
