@@ -141,7 +141,7 @@ func TestHistory_Rotations(t *testing.T) {
 				Step: func(state, input, output any) (bool, any) {
 					return input == string(updateOp) || output == state, output
 				},
-			}, before)
+			})
 		})
 	}
 }

@@ -47,6 +47,9 @@ func (s schedule) validate(shortest time.Duration) error {
 	case s.Cron == "":
 		return nil
 	}
+	if strings.Contains(s.Cron, "=") {
+		return errors.New("rotation_schedule must not name a time zone: it is in UTC")
+	}
 	parsed, err := sdkrotation.DefaultScheduler.Parse(s.Cron)
 	if err != nil {
 		return fmt.Errorf("rotation_schedule is not a cron expression of five fields, like \"0 3 * * *\" (UTC): %v", err)

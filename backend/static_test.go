@@ -216,6 +216,8 @@ func TestStaticRole_BadInput(t *testing.T) {
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "rotation_grace_period": "31m"}, "half"},
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "rotation_window": "1h"}, "rotation_window needs rotation_schedule"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "whenever"}, "cron"},
+		{map[string]any{"write_databases": "m", "rotation_schedule": "TZ=UTC"}, "time zone"},
+		{map[string]any{"write_databases": "m", "rotation_schedule": "CRON_TZ=Europe/Berlin 0 3 * * *"}, "time zone"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "*/5 * * * *"}, "apart"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "0 3 * * *", "rotation_window": "59m"}, "rotation_window must be at least 1h"},
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "token_ttl": "1h"}, "token_ttl"},
