@@ -113,12 +113,15 @@ type remote struct {
 // call passes the gates of one call. do is the effect on the cluster.
 func (r remote) call(ctx context.Context, kind, what string, do func()) error {
 	w := r.from.world
-	g := &gate{from: r.from, kind: kind, what: what, token: r.tokenType, host: r.host, ctx: ctx}
+	g := &gate{from: r.from, kind: kind, what: what, token: r.tokenType, host: r.host, ctx: ctx, effect: do}
+	if r.inner == nil {
+		g.effect = func() {}
+	}
 	v := w.wait(g)
 	w.sent(r.config.Root.Reveal(), r.host)
 	if v.before != nil {
-		if v.late > 0 && r.inner != nil {
-			w.later(v.late, g.String()+" has its effect late", do)
+		if v.late > 0 {
+			w.later(v.late, g.String()+" has its effect late", g.effect)
 		}
 		return v.before
 	}

@@ -95,11 +95,13 @@ func (w *world) present(g *gate) verdict {
 	case doesNotAnswer:
 		g.notBefore = w.time().Add(30 * time.Second)
 		g.decided = verdict{before: issuer.ErrUnreachable}
+		// The cluster has received the request now, so its effect does not wait for a
+		// process that is stopped.
 		switch w.choice.n(3) {
 		case 1:
-			g.decided = verdict{after: issuer.ErrUnreachable}
+			w.later(0, g.String()+" has its effect, and no answer", g.effect)
 		case 2:
-			g.decided.late = w.choice.between(time.Second, 40*time.Second)
+			w.later(w.choice.between(time.Second, 70*time.Second), g.String()+" has its effect late", g.effect)
 		}
 		return g.decided
 	case rejectsRoot:

@@ -23,6 +23,8 @@ type gate struct {
 	after bool   // it had its effect, and its result waits
 	ctx   context.Context
 
+	effect func() // of a call to a cluster, on the cluster; it does nothing at a host without one
+
 	arrived   int           // order of arrival
 	arrivedAt time.Time     // on the clock of the bubble
 	shift     time.Duration // of the world, at arrival

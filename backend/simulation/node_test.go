@@ -81,7 +81,7 @@ func (w *world) crash(i *instance) {
 			continue
 		}
 		v := verdict{before: errCrashed, after: errCrashed}
-		if g.remote() && !g.after {
+		if g.remote() && !g.after && g.notBefore.IsZero() { // otherwise its effect is decided already
 			switch w.choice.n(3) {
 			case 1:
 				v.before = nil // it has its effect now
