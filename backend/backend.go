@@ -79,11 +79,14 @@ func Factory(o Options) logical.Factory {
 		}
 		b := newBackend(o, conf.BackendUUID)
 		b.storage = conf.StorageView
-		named := *conf
+		own := *conf
 		if conf.Logger != nil { // Vault shows the lines of all mounts under one name
-			named.Logger = conf.Logger.With("mount_tag", b.tag)
+			own.Logger = conf.Logger.With("mount_tag", b.tag)
 		}
-		if err := b.Setup(ctx, &named); err != nil {
+		if conf.System != nil {
+			own.System = &systemView{SystemView: conf.System, now: b.now}
+		}
+		if err := b.Setup(ctx, &own); err != nil {
 			return nil, fmt.Errorf("set up the engine: %w", err)
 		}
 		return b, nil

@@ -38,7 +38,7 @@ func TestFence_NodeThatMayNotWriteNeverReachesTheCluster(t *testing.T) {
 				h := e.creds()
 				accessor := e.accessorOf(h.id())
 				e.tick()
-				e.system.ReplicationStateVal = state
+				e.setState(state)
 				before, calls := e.storage.dump(t), e.calls()
 				if err := e.revoke(h); err == nil {
 					t.Error("a revocation succeeded")
@@ -72,7 +72,7 @@ func TestFence_NodeThatMayNotWriteNeverReachesTheCluster(t *testing.T) {
 				if e.storage.dump(t) != before {
 					t.Error("something was written")
 				}
-				e.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
+				e.setState(consts.ReplicationPerformancePrimary)
 				if err := e.revoke(h); err != nil {
 					t.Errorf("on a node that may write: %v", err)
 				}
@@ -104,7 +104,7 @@ func TestFence_RightToWriteLostAtAnyMoment(t *testing.T) {
 					if name == "renew" && !e.cluster.Alive(h.secret()) {
 						t.Errorf("at step %d: a renewal revoked the token", n)
 					}
-					e.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
+					e.setState(consts.ReplicationPerformancePrimary)
 					e.restart() // another node
 					e.pass(130 * time.Minute)
 					if e.alive() != 0 || len(e.records()) != 0 {
@@ -116,9 +116,16 @@ func TestFence_RightToWriteLostAtAnyMoment(t *testing.T) {
 	}
 }
 
+// setState changes the replication state of the node, and waits until the engine does
+// not remember the old one any more.
+func (e *engine) setState(state consts.ReplicationState) {
+	e.system.ReplicationStateVal = state
+	e.clock.advance(time.Second)
+}
+
 // loseRightToWrite makes the node a standby, whose storage refuses writes.
 func (e *engine) loseRightToWrite() {
-	e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	e.setState(consts.ReplicationPerformanceStandby)
 	e.storage.setFault(func(when string, op logical.Operation, _ string) error {
 		if when == "before" && (op == updateOp || op == deleteOp) {
 			return logical.ErrReadOnly
@@ -166,7 +173,8 @@ func TestFence_LocalMount(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := ready(t, map[string]any{"ttl": "1h"})
-				e.system.LocalMountVal, e.system.ReplicationStateVal = true, state
+				e.system.LocalMountVal = true
+				e.setState(state)
 				status, _ := e.try(readOp, "creds/automation", nil)
 				if issues := status < 400; issues != (state == consts.ReplicationPerformanceSecondary) {
 					t.Errorf("creds: status %d", status)

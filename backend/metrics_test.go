@@ -255,7 +255,7 @@ func TestMetrics_StandbyCountsNothing(t *testing.T) {
 	e.try(readOp, "creds/automation", nil)
 	_ = e.revoke(h)
 	e.tryRenew(h)
-	e.system.ReplicationStateVal = 0
+	e.setState(0)
 	if got := e.scrape().counters(); fmt.Sprint(got) != fmt.Sprint(map[string]float64{"issue success": 1}) {
 		t.Errorf("counted %v", got)
 	}

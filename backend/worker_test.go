@@ -59,13 +59,13 @@ func TestWorker_DoesNothingOnAStandby(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, map[string]any{"ttl": "10m", "max_ttl": "1h"})
 		h := e.creds()
-		e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+		e.setState(consts.ReplicationPerformanceStandby)
 		operations := e.storage.count()
 		e.pass(20 * time.Minute)
 		if n := e.storage.count() - operations; n != 0 || !e.cluster.Alive(h.secret()) {
 			t.Errorf("%d storage operations; the token is valid: %v", n, e.cluster.Alive(h.secret()))
 		}
-		e.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
+		e.setState(consts.ReplicationPerformancePrimary)
 		e.tick()
 		if e.alive() != 0 {
 			t.Error("the active node does not revoke what is due")
