@@ -217,10 +217,24 @@ func (l *Ledger) Put(ctx context.Context, s logical.Storage, r Record) error {
 // record.
 func (l *Ledger) store(ctx context.Context, s logical.Storage, r Record) error {
 	if err := write(ctx, s, r); err != nil {
+		l.suspect(r)
 		return fmt.Errorf("store the record of token %s: %w", r.Accessor, err)
 	}
 	l.note(r)
 	return nil
+}
+
+// suspect makes the index agree with a record that may have been stored: the record
+// is due at the earlier of the two deadlines, and is read then.
+func (l *Ledger) suspect(r Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch e := l.index.byAccessor[r.Accessor]; {
+	case e == nil:
+		l.index.set(r)
+	case r.Deadline.Before(e.Deadline):
+		l.index.postpone(r.Accessor, r.Deadline)
+	}
 }
 
 // Drop deletes a record, because its token is known not to be accepted by the

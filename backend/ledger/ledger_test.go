@@ -324,6 +324,41 @@ func TestChange_FailedWrite(t *testing.T) {
 	}
 }
 
+// A record whose write failed may have been stored. It is due at its deadline, and a
+// read then shows whether it exists.
+func TestPut_FailedWriteIsLookedAt(t *testing.T) {
+	for how, exists := range map[failure]bool{notDone: false, doneOnly: true} {
+		l, s := newLoaded(t)
+		s.failAll(logical.UpdateOperation, how)
+		r := newRecord(1, Revoking)
+		if err := l.Put(t.Context(), s, r); !errors.Is(err, errStorage) {
+			t.Fatalf("error %v", err)
+		}
+		s.setFail(nil)
+		if n := len(l.Due(r.Deadline)); n != 1 {
+			t.Errorf("%d records are due", n)
+		}
+		if _, err := l.Get(t.Context(), s, r.Role, r.Accessor); (err == nil) != exists || l.Has(r.Accessor) != exists {
+			t.Errorf("exists %v: error %v, in the index %v", exists, err, l.Has(r.Accessor))
+		}
+	}
+}
+
+// If the write of an earlier deadline failed, the record is read at that deadline.
+func TestChange_FailedWriteOfAnEarlierDeadline(t *testing.T) {
+	r := newRecord(100, Active)
+	l, s := newLoaded(t, r)
+	s.failAll(logical.UpdateOperation, doneOnly)
+	earlier := start.Add(time.Second)
+	_, err := l.Change(t.Context(), s, r.Role, r.Accessor, func(r *Record) error { r.Deadline = earlier; return nil })
+	if !errors.Is(err, errStorage) {
+		t.Fatalf("error %v", err)
+	}
+	if n := len(l.Due(earlier)); n != 1 {
+		t.Errorf("%d records are due", n)
+	}
+}
+
 // A read that fails changes nothing: the record may exist.
 func TestChange_FailedRead(t *testing.T) {
 	r := newRecord(1, Active)
