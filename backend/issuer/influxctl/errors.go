@@ -128,11 +128,18 @@ func causeOf(exit int, stderr string) cause {
 // repeat them when it refuses them.
 func exitError(out outcome, c issuer.Cluster) error {
 	found := causeOf(out.exit(), redact.Known(redact.Plain(out.stderr), c.Root, c.ClientKey))
-	text := fmt.Sprintf("%s: %v", found.advice(c), out.state)
-	if quoted := redact.Quote(out.stderr, c.Root, c.ClientKey); quoted != "" {
-		text += fmt.Sprintf(", with the message %q", quoted)
-	}
+	text := fmt.Sprintf("%s: %v%s", found.advice(c), out.state, quoteMessage(out, c.Root, c.ClientKey))
 	return failure.New(text, found.kinds...)
+}
+
+// quoteMessage quotes standard error without secrets, for the end of an error. It
+// returns nothing if there is none.
+func quoteMessage(out outcome, secrets ...issuer.Secret) string {
+	quoted := redact.Quote(out.stderr, secrets...)
+	if quoted == "" {
+		return ""
+	}
+	return fmt.Sprintf(", with the message %q", quoted)
 }
 
 var (

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -105,11 +106,34 @@ func TestProgram_WarnsAboutOldVersions(t *testing.T) {
 		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
 		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
 		"influxctl (devel)":              {"", "could not be read"},
+		"v2.12 linux/arm64":              {"", "could not be read"},
 	} {
-		s := newFixture(t, script{"version": {Stderr: output, Exit: 1}})
+		s := newFixture(t, script{"version": {Stderr: output}})
 		got, err := s.Program(t.Context())
 		if err != nil || got.Version != c.version || !strings.Contains(got.Warning, c.words) || (got.Warning == "") != (c.words == "") {
 			t.Errorf("%q: %+v, %v", output, got, err)
+		}
+	}
+}
+
+// A program that always succeeds, such as /bin/true, would otherwise list no
+// tokens and revoke everything.
+func TestProgram_RefusesAnotherProgram(t *testing.T) {
+	for name, do := range map[string]step{
+		"prints nothing":          {},
+		"prints its arguments":    {Stdout: "version\n"},
+		"fails":                   {Stdout: "influxctl v2.12.0 linux/amd64\n", Exit: 1},
+		"is killed":               {Stdout: "influxctl v2.12.0 linux/amd64\n", Killed: true},
+		"complains, exit 0":       {Stderr: "unknown command\n"},
+		"fails without a version": {Stderr: "cannot open version", Exit: 2},
+	} {
+		s := newFixture(t, script{"version": do})
+		got, err := s.Program(t.Context())
+		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(fmt.Sprint(err), "INFLUXCTL_PATH") || got.Path != s.program {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if failed := s.open().Revoke(t.Context(), "an-id"); failed["an-id"] == nil || len(s.runs("revoke")) > 0 {
+			t.Errorf("%s: revoke: %v", name, failed)
 		}
 	}
 }
