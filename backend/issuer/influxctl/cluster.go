@@ -10,6 +10,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/boundedjson"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 const (
@@ -60,9 +61,19 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 	return token, nil
 }
 
-// List runs `management list`.
+// List runs `management list`. An empty list is one only if the program does not
+// report a failure, because no output is an empty list, too.
 func (c *cluster) List(ctx context.Context, yield func(issuer.Info) error) error {
-	_, err := c.manage(ctx, "list", listArgs(), func(r io.Reader) error { return decodeList(r, yield) })
+	empty := true
+	stderr, err := c.manage(ctx, "list", listArgs(), func(r io.Reader) error {
+		return decodeList(r, func(info issuer.Info) error {
+			empty = false
+			return yield(info)
+		})
+	})
+	if err == nil && empty {
+		err = reportedFailure("list", redact.Plain(stderr), c.Cluster)
+	}
 	return err
 }
 

@@ -142,6 +142,20 @@ func quoteMessage(out outcome, secrets ...issuer.Secret) string {
 	return fmt.Sprintf(", with the message %q", quoted)
 }
 
+// failureText matches what a program prints about a failure: a line that begins
+// with a word for it, a log entry of that level, or a status of gRPC.
+var failureText = regexp.MustCompile(`(?im)^\W*(?:error|fatal|panic|failed|incorrect usage)\b|\blevel\W{1,4}(?:error|fatal)\b|\brpc error\b|\bcode = [a-z]+`)
+
+// reportedFailure returns an error if the output of a run that ended with status 0
+// reports a failure. It proves nothing, because such output is not documented
+// (docs/vendor-facts.md, "exit-status").
+func reportedFailure(verb, output string, c issuer.Cluster) error {
+	if !failureText.MatchString(output) && !saysUnknownToken(output) {
+		return nil
+	}
+	return failure.New(fmt.Sprintf("influxctl management %s: exit status 0, but it reports a failure: %q", verb, redact.Quote(output, c.Root, c.ClientKey)))
+}
+
 var (
 	grpcNotFound = regexp.MustCompile(`(?i)code = not ?found( desc =)?`)
 	notFound     = texts(`not ?found`, `does(n't| not) exist`)

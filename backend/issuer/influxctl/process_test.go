@@ -222,6 +222,22 @@ func TestList_FailedRunIsAnError(t *testing.T) {
 	}
 }
 
+// A program that reports a failure and ends with status 0 has not printed the list,
+// although no output is an empty list.
+func TestList_EmptyWithAFailureIsNoList(t *testing.T) {
+	for _, stdout := range []string{"", "[]", "null"} {
+		s := newFixture(t, script{"list": {Stdout: stdout, Stderr: "error\trpc error: code = Unavailable desc = connection refused\n"}})
+		err := s.open().List(t.Context(), func(issuer.Info) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("%q: %v", stdout, err)
+		}
+	}
+	s := newFixture(t, script{"list": {Stdout: `[{"id":"a"}]`, Stderr: "error: XDG_RUNTIME_DIR is not set\n"}})
+	if err := s.open().List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
+		t.Errorf("a list that is there: %v", err)
+	}
+}
+
 func TestList_ErrorOfYieldEndsTheProcess(t *testing.T) {
 	s := newFixture(t, script{"list": {Stdout: `[{"id":"a"},{"id":"b"},` + strings.Repeat(" ", 1<<16), Hang: true}})
 	enough := errors.New("enough")
