@@ -74,7 +74,7 @@ var causes = []cause{
 	},
 	{
 		texts(`no help topic for`, `incorrect usage`, `flag provided but not defined`),
-		[]error{issuer.ErrRefused}, unknownCommand.advice,
+		[]error{issuer.ErrRefused}, always("this influxctl does not know the command: install a newer one, or name one with INFLUXCTL_PATH"),
 	},
 	{
 		texts(`strict mode: fields in the document`, `\btoml: `),
@@ -86,31 +86,21 @@ var causes = []cause{
 	},
 }
 
-// unknownCommand is the cause of a run of a program that lacks the command.
-var unknownCommand = cause{
-	kinds: []error{issuer.ErrRefused}, advice: always("this influxctl does not know the command: install a newer one, or name one with INFLUXCTL_PATH"),
-}
-
 // texts matches any of the patterns, in upper or lower case.
 func texts(patterns ...string) *regexp.Regexp {
 	return regexp.MustCompile(`(?i)(?:` + strings.Join(patterns, `)|(?:`) + `)`)
 }
 
-// Exit statuses that have a meaning: docs/vendor-facts.md, "exit-status". A
-// process that a signal ended has the status -1.
-const (
-	exitPanic          = 2 // of a Go program
-	exitUnknownCommand = 3 // of the CLI library
-)
+// exitPanic is the exit status of a Go program that panics. Other statuses have no
+// meaning of their own: docs/vendor-facts.md, "exit-status". A process that a
+// signal ended has the status -1.
+const exitPanic = 2
 
 // causeOf returns the cause of a run that failed, from its exit status and its
 // standard error. Whatever it does not know is inDoubt.
 func causeOf(exit int, stderr string) cause {
-	switch {
-	case exit < 0 || exit == exitPanic:
+	if exit < 0 || exit == exitPanic {
 		return inDoubt
-	case exit == exitUnknownCommand:
-		return unknownCommand
 	}
 	for _, c := range causes {
 		if c.text.MatchString(stderr) {
