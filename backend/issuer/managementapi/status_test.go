@@ -56,7 +56,7 @@ func TestStatus_ErrorOfEachMethod(t *testing.T) {
 		{405, "refused", "refused", "refused"},
 		{407, "refused", "refused", "refused"},
 		{408, "doubt", "doubt", "doubt"},
-		{409, "refused", "refused", "refused"},
+		{409, "doubt", "doubt", "doubt"},
 		{413, "refused", "refused", "refused"},
 		{422, "refused", "refused", "refused"},
 		{429, "refused", "refused", "refused"},
@@ -189,6 +189,20 @@ func TestIssue_ExpirationTypeOnRequest(t *testing.T) {
 	s := newFixture(t, status(400, "expirationType is not known"))
 	if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
 		t.Errorf("%v after %q", err, s.requests(""))
+	}
+}
+
+// Descriptions are unique, so a conflict may be with the token that the same
+// request has created, if something between client and server has sent it twice.
+func TestIssue_ConflictMayBeWithItsOwnToken(t *testing.T) {
+	s := simulate(t, simulator.Clustered, nil)
+	s.SetFaults(simulator.Faults{Create: simulator.Fault{Error: simulator.TextAlreadyExists, Committed: true}})
+	_, err := s.issue(s.open(), "d")
+	if ids, live := s.described("d"); len(ids) != 1 || !live {
+		t.Fatalf("%v, %v", ids, live)
+	}
+	if err == nil || errors.Is(err, issuer.ErrRefused) {
+		t.Errorf("the token exists: %v", err)
 	}
 }
 
