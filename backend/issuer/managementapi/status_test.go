@@ -186,6 +186,12 @@ func TestIssue_ExpirationTypeOnRequest(t *testing.T) {
 			t.Errorf("%s: %q", c.name, bodies)
 		}
 	}
+	for _, body := range []string{"expirationType is required\n", `{"error":"missing expirationType"}`} { // not in the documented form
+		s := newFixture(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, 400) })
+		if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
+			t.Errorf("%s: %v after %q", body, err, s.requests(""))
+		}
+	}
 	s := newFixture(t, status(400, "expirationType is not known"))
 	if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
 		t.Errorf("%v after %q", err, s.requests(""))
