@@ -83,7 +83,7 @@ func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 	var plausible []string
 	for _, id := range ids {
 		if !plausibleID(id) {
-			failed[id] = failure.NotSentf("%q is not the id of a token", id)
+			failed[id] = failure.NotSentf("%q is not the id of a token", redact.Quote(id))
 			continue
 		}
 		plausible = append(plausible, id)
@@ -124,6 +124,7 @@ func (c *cluster) manage(ctx context.Context, verb string, args []string, read f
 	args = managementArgs(profile, timeout, verb, args...)
 	out, err := c.driver.launcher.run(ctx, job{image: img, args: args, home: home, read: read})
 	if err != nil {
+		c.driver.program.forgetIfGone(img)
 		return "", failure.NotSentf("start influxctl: %w", err)
 	}
 	return out.stderr, c.runError(verb, out)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,6 +137,27 @@ func TestManage_GrandchildThatHoldsThePipes(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// What a process has written is read also if this process was paused after it had
+// seen the end of the other one.
+func TestOutput_ReadsWhatIsThereAfterTheDelay(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close() // a child of the process holds it
+	if _, err := out.WriteString("text"); err != nil {
+		t.Fatal(err)
+	}
+	o := &output{File: in}
+	if err := in.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(o); err != nil || string(text) != "text" {
+		t.Errorf("%q, %v", text, err)
 	}
 }
 
@@ -303,9 +325,16 @@ func TestRevoke_LastCallerEndsTheRun(t *testing.T) {
 
 func TestRevoke_ImplausibleIDIsNotRun(t *testing.T) {
 	s := newFixture(t, script{})
-	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 200)}
-	if failed := s.open().Revoke(t.Context(), bad...); len(failed) != len(bad) {
+	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 1<<20), newToken + " "}
+	failed := s.open().Revoke(t.Context(), bad...)
+	if len(failed) != len(bad) {
 		t.Errorf("failed: %v", failed)
+	}
+	for _, err := range failed {
+		s.mustNotQuote(err)
+		if len(err.Error()) > 300 {
+			t.Errorf("%d bytes: %.40v", len(err.Error()), err)
+		}
 	}
 	if n := len(s.runs("revoke")); n > 0 {
 		t.Errorf("%d runs", n)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,6 +89,24 @@ func (p *program) verified(ctx context.Context) (issuer.Program, *image, error) 
 	}
 	p.facts, p.image = facts, img
 	return facts, img, nil
+}
+
+// forgetIfGone makes the next call check the program again if its copy has
+// disappeared: some systems remove old files from the directory for temporary
+// files.
+func (p *program) forgetIfGone(img *image) {
+	if img.dir == "" {
+		return
+	}
+	if _, err := os.Stat(img.path); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	p.lock <- struct{}{}
+	defer func() { <-p.lock }()
+	if p.image == img {
+		p.image = nil
+		discard(img.dir)
+	}
 }
 
 func (p *program) close() error {

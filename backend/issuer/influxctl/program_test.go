@@ -181,6 +181,26 @@ func TestProgram_RunsTheBytesThatWereChecked(t *testing.T) {
 	}
 }
 
+// Some systems remove files from the directory for temporary files that are old.
+func TestProgram_CopyThatDisappearedIsMadeAgain(t *testing.T) {
+	s := newFixture(t, script{"list": {Stdout: "[]"}})
+	t.Setenv("TMPDIR", t.TempDir())
+	s.Driver.program.copiers = s.Driver.program.copiers[1:]
+	list := func() error {
+		return s.open().List(t.Context(), func(issuer.Info) error { return nil })
+	}
+	if err := list(); err != nil {
+		t.Fatal(err)
+	}
+	discard(s.Driver.program.image.dir)
+	if err := list(); !errors.Is(err, issuer.ErrRefused) {
+		t.Errorf("without the copy: %v", err)
+	}
+	if err := list(); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}
+
 // unstartable makes a copy that cannot be executed.
 func unstartable(src *os.File) (*image, error) {
 	sum, err := copyHashed(io.Discard, src)
