@@ -33,7 +33,8 @@ var inDoubt = cause{advice: always("the cluster may have processed the request")
 var causes = []cause{
 	{
 		texts(`code = deadlineexceeded`, `(^|[^-\w])timed?[ -]?out`, `deadline exceeded`,
-			`\beof\b`, `\breset\b`, `broken pipe`, `closed network connection`),
+			`\beof\b`, `\breset\b`, `broken pipe`, `closed network connection`, `transport is closing`,
+			`error reading from server`, `\b(read|write) tcp\b`), // an established connection can end by "no route to host", too
 		[]error{issuer.ErrUnreachable}, always("the cluster did not answer in time or the connection ended, and it may have processed the request"),
 	},
 	{
