@@ -81,12 +81,12 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 }
 
 // create sends one POST.
-func (c *cluster) create(ctx context.Context, body createRequest) (created tokenJSON, answer httpapi.Response, err error) {
-	answer, err = c.do(ctx, call{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
+func (c *cluster) create(ctx context.Context, body createRequest) (created tokenJSON, r httpapi.Response, err error) {
+	a, err := c.do(ctx, call{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
 		created, err = decodeToken(r)
 		return err
 	}})
-	return created, answer, err
+	return created, a.Response, err
 }
 
 var (
