@@ -106,7 +106,8 @@ func TestProgram_WarnsAboutOldVersions(t *testing.T) {
 		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
 		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
 		"influxctl (devel)":              {"", "could not be read"},
-		"v2.12 linux/arm64":              {"", "could not be read"},
+		"devel linux/arm64":              {"", "could not be read"},
+		"v2.12 (3f0b35c)":                {"", "could not be read"},
 	} {
 		s := newFixture(t, script{"version": {Stderr: output}})
 		got, err := s.Program(t.Context())

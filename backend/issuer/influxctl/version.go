@@ -22,7 +22,7 @@ var (
 // describesBuild matches what `influxctl version` prints besides a version that
 // can be read. A program whose output has nothing of it is another program, such
 // as /bin/true, whose exit status proves nothing.
-var describesBuild = regexp.MustCompile(`(?i)influxctl|amd64|x86_64|arm64|aarch64`)
+var describesBuild = regexp.MustCompile(`(?i)influxctl|amd64|x86|x64|\barm|aarch64|\d\.\d`)
 
 var versionText = regexp.MustCompile(`(\d{1,6})\.(\d{1,6})\.(\d{1,6})`)
 
