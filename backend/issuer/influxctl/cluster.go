@@ -10,6 +10,7 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/boundedjson"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/failure"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
 )
 
 const (
@@ -60,9 +61,19 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 	return token, nil
 }
 
-// List runs `management list`.
+// List runs `management list`. An empty list is one only if the program does not
+// report a failure, because no output is an empty list, too.
 func (c *cluster) List(ctx context.Context, yield func(issuer.Info) error) error {
-	_, err := c.manage(ctx, "list", listArgs(), func(r io.Reader) error { return decodeList(r, yield) })
+	empty := true
+	stderr, err := c.manage(ctx, "list", listArgs(), func(r io.Reader) error {
+		return decodeList(r, func(info issuer.Info) error {
+			empty = false
+			return yield(info)
+		})
+	})
+	if err == nil && empty {
+		err = reportedFailure("list", redact.Plain(stderr), c.Cluster)
+	}
 	return err
 }
 
@@ -72,7 +83,7 @@ func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 	var plausible []string
 	for _, id := range ids {
 		if !plausibleID(id) {
-			failed[id] = failure.NotSentf("%q is not the id of a token", id)
+			failed[id] = failure.NotSentf("%q is not the id of a token", redact.Quote(id))
 			continue
 		}
 		plausible = append(plausible, id)
@@ -113,6 +124,7 @@ func (c *cluster) manage(ctx context.Context, verb string, args []string, read f
 	args = managementArgs(profile, timeout, verb, args...)
 	out, err := c.driver.launcher.run(ctx, job{image: img, args: args, home: home, read: read})
 	if err != nil {
+		c.driver.program.forgetIfGone(img)
 		return "", failure.NotSentf("start influxctl: %w", err)
 	}
 	return out.stderr, c.runError(verb, out)

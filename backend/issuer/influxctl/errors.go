@@ -33,7 +33,8 @@ var inDoubt = cause{advice: always("the cluster may have processed the request")
 var causes = []cause{
 	{
 		texts(`code = deadlineexceeded`, `(^|[^-\w])timed?[ -]?out`, `deadline exceeded`,
-			`\beof\b`, `\breset\b`, `broken pipe`, `closed network connection`),
+			`\beof\b`, `\breset\b`, `broken pipe`, `closed network connection`, `transport is closing`,
+			`error reading from server`, `\b(read|write) tcp\b`), // an established connection can end by "no route to host", too
 		[]error{issuer.ErrUnreachable}, always("the cluster did not answer in time or the connection ended, and it may have processed the request"),
 	},
 	{
@@ -74,7 +75,7 @@ var causes = []cause{
 	},
 	{
 		texts(`no help topic for`, `incorrect usage`, `flag provided but not defined`),
-		[]error{issuer.ErrRefused}, unknownCommand.advice,
+		[]error{issuer.ErrRefused}, always("this influxctl does not know the command: install a newer one, or name one with INFLUXCTL_PATH"),
 	},
 	{
 		texts(`strict mode: fields in the document`, `\btoml: `),
@@ -86,31 +87,21 @@ var causes = []cause{
 	},
 }
 
-// unknownCommand is the cause of a run of a program that lacks the command.
-var unknownCommand = cause{
-	kinds: []error{issuer.ErrRefused}, advice: always("this influxctl does not know the command: install a newer one, or name one with INFLUXCTL_PATH"),
-}
-
 // texts matches any of the patterns, in upper or lower case.
 func texts(patterns ...string) *regexp.Regexp {
 	return regexp.MustCompile(`(?i)(?:` + strings.Join(patterns, `)|(?:`) + `)`)
 }
 
-// Exit statuses that have a meaning: docs/vendor-facts.md, "exit-status". A
-// process that a signal ended has the status -1.
-const (
-	exitPanic          = 2 // of a Go program
-	exitUnknownCommand = 3 // of the CLI library
-)
+// exitPanic is the exit status of a Go program that panics. Other statuses have no
+// meaning of their own: docs/vendor-facts.md, "exit-status". A process that a
+// signal ended has the status -1.
+const exitPanic = 2
 
 // causeOf returns the cause of a run that failed, from its exit status and its
 // standard error. Whatever it does not know is inDoubt.
 func causeOf(exit int, stderr string) cause {
-	switch {
-	case exit < 0 || exit == exitPanic:
+	if exit < 0 || exit == exitPanic {
 		return inDoubt
-	case exit == exitUnknownCommand:
-		return unknownCommand
 	}
 	for _, c := range causes {
 		if c.text.MatchString(stderr) {
@@ -128,11 +119,32 @@ func causeOf(exit int, stderr string) cause {
 // repeat them when it refuses them.
 func exitError(out outcome, c issuer.Cluster) error {
 	found := causeOf(out.exit(), redact.Known(redact.Plain(out.stderr), c.Root, c.ClientKey))
-	text := fmt.Sprintf("%s: %v", found.advice(c), out.state)
-	if quoted := redact.Quote(out.stderr, c.Root, c.ClientKey); quoted != "" {
-		text += fmt.Sprintf(", with the message %q", quoted)
-	}
+	text := fmt.Sprintf("%s: %v%s", found.advice(c), out.state, quoteMessage(out, c.Root, c.ClientKey))
 	return failure.New(text, found.kinds...)
+}
+
+// quoteMessage quotes standard error without secrets, for the end of an error. It
+// returns nothing if there is none.
+func quoteMessage(out outcome, secrets ...issuer.Secret) string {
+	quoted := redact.Quote(out.stderr, secrets...)
+	if quoted == "" {
+		return ""
+	}
+	return fmt.Sprintf(", with the message %q", quoted)
+}
+
+// failureText matches what a program prints about a failure: a line that begins
+// with a word for it, a log entry of that level, or a status of gRPC.
+var failureText = regexp.MustCompile(`(?im)^\W*(?:error|fatal|panic|failed|incorrect usage)\b|\blevel\W{1,4}(?:error|fatal)\b|\brpc error\b|\bcode = [a-z]+`)
+
+// reportedFailure returns an error if the output of a run that ended with status 0
+// reports a failure. It proves nothing, because such output is not documented
+// (docs/vendor-facts.md, "exit-status").
+func reportedFailure(verb, output string, c issuer.Cluster) error {
+	if !failureText.MatchString(output) && !saysUnknownToken(output) {
+		return nil
+	}
+	return failure.New(fmt.Sprintf("influxctl management %s: exit status 0, but it reports a failure: %q", verb, redact.Quote(output, c.Root, c.ClientKey)))
 }
 
 var (

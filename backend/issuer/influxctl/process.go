@@ -169,10 +169,15 @@ type output struct {
 }
 
 func (o *output) Read(p []byte) (int, error) {
-	if o.ended.Load() {
+	ended := o.ended.Load()
+	if ended {
 		o.setDeadline()
 	}
 	n, err := o.File.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !ended { // it may have passed before anything was read
+		o.setDeadline()
+		n, err = o.File.Read(p)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = io.EOF
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,6 +140,27 @@ func TestManage_GrandchildThatHoldsThePipes(t *testing.T) {
 	}
 }
 
+// What a process has written is read also if this process was paused after it had
+// seen the end of the other one.
+func TestOutput_ReadsWhatIsThereAfterTheDelay(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer out.Close() // a child of the process holds it
+	if _, err := out.WriteString("text"); err != nil {
+		t.Fatal(err)
+	}
+	o := &output{File: in}
+	if err := in.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(o); err != nil || string(text) != "text" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestManage_LimitsStandardOutput(t *testing.T) {
 	s := newFixture(t, script{
 		"create": {Stdout: newToken, FloodStdout: true},
@@ -222,6 +244,22 @@ func TestList_FailedRunIsAnError(t *testing.T) {
 	}
 }
 
+// A program that reports a failure and ends with status 0 has not printed the list,
+// although no output is an empty list.
+func TestList_EmptyWithAFailureIsNoList(t *testing.T) {
+	for _, stdout := range []string{"", "[]", "null"} {
+		s := newFixture(t, script{"list": {Stdout: stdout, Stderr: "error\trpc error: code = Unavailable desc = connection refused\n"}})
+		err := s.open().List(t.Context(), func(issuer.Info) error { return nil })
+		if err == nil || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("%q: %v", stdout, err)
+		}
+	}
+	s := newFixture(t, script{"list": {Stdout: `[{"id":"a"}]`, Stderr: "error: XDG_RUNTIME_DIR is not set\n"}})
+	if err := s.open().List(t.Context(), func(issuer.Info) error { return nil }); err != nil {
+		t.Errorf("a list that is there: %v", err)
+	}
+}
+
 func TestList_ErrorOfYieldEndsTheProcess(t *testing.T) {
 	s := newFixture(t, script{"list": {Stdout: `[{"id":"a"},{"id":"b"},` + strings.Repeat(" ", 1<<16), Hang: true}})
 	enough := errors.New("enough")
@@ -287,9 +325,16 @@ func TestRevoke_LastCallerEndsTheRun(t *testing.T) {
 
 func TestRevoke_ImplausibleIDIsNotRun(t *testing.T) {
 	s := newFixture(t, script{})
-	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 200)}
-	if failed := s.open().Revoke(t.Context(), bad...); len(failed) != len(bad) {
+	bad := []string{"", "--debug", "two words", "line\n", strings.Repeat("x", 1<<20), newToken + " "}
+	failed := s.open().Revoke(t.Context(), bad...)
+	if len(failed) != len(bad) {
 		t.Errorf("failed: %v", failed)
+	}
+	for _, err := range failed {
+		s.mustNotQuote(err)
+		if len(err.Error()) > 300 {
+			t.Errorf("%d bytes: %.40v", len(err.Error()), err)
+		}
 	}
 	if n := len(s.runs("revoke")); n > 0 {
 		t.Errorf("%d runs", n)

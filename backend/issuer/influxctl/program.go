@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,6 +89,24 @@ func (p *program) verified(ctx context.Context) (issuer.Program, *image, error) 
 	}
 	p.facts, p.image = facts, img
 	return facts, img, nil
+}
+
+// forgetIfGone makes the next call check the program again if its copy has
+// disappeared: some systems remove old files from the directory for temporary
+// files.
+func (p *program) forgetIfGone(img *image) {
+	if img.dir == "" {
+		return
+	}
+	if _, err := os.Stat(img.path); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	p.lock <- struct{}{}
+	defer func() { <-p.lock }()
+	if p.image == img {
+		p.image = nil
+		discard(img.dir)
+	}
 }
 
 func (p *program) close() error {
@@ -178,16 +197,21 @@ func (p *program) runVersion(ctx context.Context, img *image) (string, error) {
 		return "", fmt.Errorf("%s %w: %v; install an influxctl built for this machine, or name one with INFLUXCTL_PATH", img.name, errNotStarted, err)
 	case out.readErr != nil:
 		return "", fmt.Errorf("influxctl version: %w", out.readErr)
+	case !out.state.Success():
+		return "", fmt.Errorf("influxctl version: %v%s; check that %s is influxctl, or name another one with INFLUXCTL_PATH", out.state, quoteMessage(out), img.name)
 	}
 	return redact.Plain(string(stdout)) + "\n" + redact.Plain(out.stderr), nil
 }
 
-// checkVersion adds the version in the output to facts, and fails if it is too
-// old.
+// checkVersion adds the version in the output to facts. It fails if the version is
+// too old, or if the output is not that of influxctl.
 func checkVersion(facts issuer.Program, output string) (issuer.Program, error) {
-	v, _ := parseVersion(output)
+	v, known := parseVersion(output)
 	facts.Version = v.String()
-	if v.before(minVersion) {
+	switch {
+	case !known && !describesBuild.MatchString(output):
+		return facts, fmt.Errorf("%s is not influxctl: its command version prints neither a version nor an architecture; name influxctl with INFLUXCTL_PATH", facts.Path)
+	case v.before(minVersion):
 		return facts, fmt.Errorf("influxctl %v is too old, %v or later is needed: install it, or name another one with INFLUXCTL_PATH", v, minVersion)
 	}
 	facts.Warning = v.warning()

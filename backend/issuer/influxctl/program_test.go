@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -105,11 +106,35 @@ func TestProgram_WarnsAboutOldVersions(t *testing.T) {
 		"influxctl v2.11.0 linux/amd64":  {"2.11.0", ""},
 		"\x1b[1minfluxctl\x1b[0m 3.0.10": {"3.0.10", ""},
 		"influxctl (devel)":              {"", "could not be read"},
+		"devel linux/arm64":              {"", "could not be read"},
+		"v2.12 (3f0b35c)":                {"", "could not be read"},
 	} {
-		s := newFixture(t, script{"version": {Stderr: output, Exit: 1}})
+		s := newFixture(t, script{"version": {Stderr: output}})
 		got, err := s.Program(t.Context())
 		if err != nil || got.Version != c.version || !strings.Contains(got.Warning, c.words) || (got.Warning == "") != (c.words == "") {
 			t.Errorf("%q: %+v, %v", output, got, err)
+		}
+	}
+}
+
+// A program that always succeeds, such as /bin/true, would otherwise list no
+// tokens and revoke everything.
+func TestProgram_RefusesAnotherProgram(t *testing.T) {
+	for name, do := range map[string]step{
+		"prints nothing":          {},
+		"prints its arguments":    {Stdout: "version\n"},
+		"fails":                   {Stdout: "influxctl v2.12.0 linux/amd64\n", Exit: 1},
+		"is killed":               {Stdout: "influxctl v2.12.0 linux/amd64\n", Killed: true},
+		"complains, exit 0":       {Stderr: "unknown command\n"},
+		"fails without a version": {Stderr: "cannot open version", Exit: 2},
+	} {
+		s := newFixture(t, script{"version": do})
+		got, err := s.Program(t.Context())
+		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(fmt.Sprint(err), "INFLUXCTL_PATH") || got.Path != s.program {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		if failed := s.open().Revoke(t.Context(), "an-id"); failed["an-id"] == nil || len(s.runs("revoke")) > 0 {
+			t.Errorf("%s: revoke: %v", name, failed)
 		}
 	}
 }
@@ -154,6 +179,26 @@ func TestProgram_RunsTheBytesThatWereChecked(t *testing.T) {
 		if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 			t.Errorf("%s: left %v, %v", name, left, err)
 		}
+	}
+}
+
+// Some systems remove files from the directory for temporary files that are old.
+func TestProgram_CopyThatDisappearedIsMadeAgain(t *testing.T) {
+	s := newFixture(t, script{"list": {Stdout: "[]"}})
+	t.Setenv("TMPDIR", t.TempDir())
+	s.Driver.program.copiers = s.Driver.program.copiers[1:]
+	list := func() error {
+		return s.open().List(t.Context(), func(issuer.Info) error { return nil })
+	}
+	if err := list(); err != nil {
+		t.Fatal(err)
+	}
+	discard(s.Driver.program.image.dir)
+	if err := list(); !errors.Is(err, issuer.ErrRefused) {
+		t.Errorf("without the copy: %v", err)
+	}
+	if err := list(); err != nil {
+		t.Errorf("after that: %v", err)
 	}
 }
 

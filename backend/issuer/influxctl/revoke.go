@@ -93,14 +93,15 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 	return failed, unproven
 }
 
-// revokeSingly revokes each token in a run of its own. A run that succeeds
-// proves that its token is revoked. One list decides about the others.
+// revokeSingly revokes each token in a run of its own. A run that succeeds and
+// reports no failure proves that its token is revoked. One list decides about the
+// others.
 func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]error {
 	failed := map[string]error{}
 	unknown := map[string]bool{} // by ID: the program says that there is no such token
 	var check []string
 	for i, id := range ids {
-		stderr, err := c.runRevoke(ctx, []string{id})
+		printed, err := c.runRevoke(ctx, []string{id})
 		switch {
 		case err == nil:
 			continue
@@ -108,7 +109,7 @@ func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]err
 			maps.Copy(failed, forAll(ids[i:], err))
 			return c.settle(ctx, check, unknown, failed)
 		}
-		failed[id], unknown[id] = err, saysUnknownToken(stderr)
+		failed[id], unknown[id] = err, saysUnknownToken(printed)
 		check = append(check, id)
 		if ctx.Err() != nil || errors.Is(err, issuer.ErrUnreachable) { // as would the next
 			notTried := failure.NotSent(failure.New("not tried, because another run failed: "+err.Error(), kindsForOthers(err)...))
@@ -166,13 +167,20 @@ func unsettled(err, listErr error) error {
 	return fmt.Errorf("%w; the list to see whether the token is revoked failed too", err)
 }
 
-// runRevoke runs `management revoke` and returns its standard error.
-func (c *cluster) runRevoke(ctx context.Context, ids []string) (string, error) {
-	stderr, err := c.manage(ctx, "revoke", revokeArgs(ids), func(r io.Reader) error {
-		_, err := readOutput(r)
+// runRevoke runs `management revoke` and returns what it printed: standard output
+// only if the exit status is 0, because a usage error prints help there.
+func (c *cluster) runRevoke(ctx context.Context, ids []string) (printed string, err error) {
+	var stdout []byte
+	stderr, err := c.manage(ctx, "revoke", revokeArgs(ids), func(r io.Reader) (err error) {
+		stdout, err = readOutput(r)
 		return err
 	})
-	return redact.Plain(stderr), err
+	printed = redact.Plain(stderr)
+	if err == nil {
+		printed += "\n" + redact.Plain(string(stdout))
+		err = reportedFailure("revoke", printed, c.Cluster)
+	}
+	return printed, err
 }
 
 // infos returns what the list says about ids.

@@ -54,6 +54,38 @@ func TestRevoke_BatchSuccessIsNoProofForAnAbsentID(t *testing.T) {
 	}
 }
 
+// Whether the program ends with an error status when it goes on after an error is
+// not documented, and a program that calls influxctl may lose the status. So status
+// 0 proves nothing if the output reports a failure; then the list decides.
+func TestRevoke_StatusZeroWithAFailureIsNoProof(t *testing.T) {
+	const active, revoked = `[{"id":"an-id"}]`, `[{"id":"an-id","revoked_at":{"seconds":1767323045}}]`
+	for _, c := range []struct {
+		name string
+		do   step
+		list string
+		want string
+	}{
+		{"log line", step{Stderr: "error\trpc error: code = PermissionDenied desc = no\n"}, active, "failed"},
+		{"message", step{Stderr: "Error: revoke an-id: permission denied\n"}, active, "failed"},
+		{"on standard output", step{Stdout: "Failed to revoke token, error: no such host\n"}, active, "failed"},
+		{"gRPC status only", step{Stderr: "an-id: rpc error: code = Internal desc = x"}, active, "failed"},
+		{"log in JSON", step{Stderr: `{"level":"error","msg":"an-id"}`}, active, "failed"},
+		{"logfmt", step{Stderr: "time=1 level=error msg=an-id"}, active, "failed"},
+		{"help", step{Stdout: "NAME:\n", Stderr: "Incorrect Usage: flag provided but not defined: -force"}, active, "failed"},
+		{"not found", step{Stderr: "code = NotFound desc = token not found"}, `[]`, "unknown"},
+		{"not found, listed", step{Stderr: "token not found"}, active, "failed"},
+		{"failure, but revoked", step{Stderr: "error\ttoken already revoked"}, revoked, ""},
+		{"warning of the desktop", step{Stderr: "Gtk-Message: 12:00: Failed to load module \"atk-bridge\"\n"}, active, ""},
+		{"confirmation", step{Stdout: "info\ttoken an-id revoked\n"}, active, ""},
+	} {
+		s := newFixture(t, script{"revoke": c.do, "list": {Stdout: c.list}})
+		err := s.open().Revoke(t.Context(), "an-id")["an-id"]
+		if kindOf(err) != c.want || errors.Is(err, issuer.ErrRefused) {
+			t.Errorf("%s: %q, want %q: %v", c.name, kindOf(err), c.want, err)
+		}
+	}
+}
+
 func kindOf(err error) string {
 	switch {
 	case err == nil:

@@ -19,6 +19,11 @@ var (
 	printsIDVersion        = version{2, 11, 0} // prints the ID of a token that it creates
 )
 
+// describesBuild matches what `influxctl version` prints besides a version that
+// can be read. A program whose output has nothing of it is another program, such
+// as /bin/true, whose exit status proves nothing.
+var describesBuild = regexp.MustCompile(`(?i)influxctl|amd64|x86|x64|\barm|aarch64|\d\.\d`)
+
 var versionText = regexp.MustCompile(`(\d{1,6})\.(\d{1,6})\.(\d{1,6})`)
 
 // parseVersion returns the first version in the output of `influxctl version`,

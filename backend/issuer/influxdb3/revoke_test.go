@@ -90,6 +90,59 @@ func TestRevoke_NamesAreEncoded(t *testing.T) {
 	}
 }
 
+// A blank is sent as %20, which every decoder of a query reads, also one that
+// takes a plus sign for itself.
+func TestRevoke_BlanksArePercentEncoded(t *testing.T) {
+	var sent string
+	s := newStage(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sent = r.URL.RawQuery }))
+	if failed := s.open().Revoke(t.Context(), "[a:b] c+d"); len(failed) > 0 {
+		t.Error(failed)
+	}
+	if want := "token_name=%5Ba%3Ab%5D%20c%2Bd"; sent != want {
+		t.Errorf("%s, want %s", sent, want)
+	}
+}
+
+// If something on the way has changed the name, the catalog does not know that
+// name, which says nothing about the token.
+func TestRevoke_NotFoundIsAboutTheName(t *testing.T) {
+	for message, want := range map[string]string{
+		"the requested resource was not found: [a:b] c":           "unknown",
+		"the requested resource was not found: token \"[a:b] c\"": "unknown",
+		"the requested resource was not found: [a:b]+c":           "doubt",
+		"the requested resource was not found: ":                  "doubt",
+	} {
+		s := newStage(t, answer(http.StatusNotFound, message))
+		if err := s.open().Revoke(t.Context(), "[a:b] c")["[a:b] c"]; kindOf(err) != want {
+			t.Errorf("%s: %s, want %s: %v", message, kindOf(err), want, err)
+		}
+	}
+}
+
+// A proxy may answer every request by 200 with a page. The answer to a delete has
+// no body, and a server since 3.7.0 identifies itself.
+func TestRevoke_OKWithABodyIsNoProof(t *testing.T) {
+	for _, c := range []struct {
+		name, version string
+		fault         influxdb3server.Fault
+		want          string
+	}{
+		{"an old server", "3.6.0", influxdb3server.Fault{Op: influxdb3server.Ping}, "ok"},
+		{"a page instead of an old server", "3.6.0", influxdb3server.ProxyAnswer("", 200), "doubt"},
+		{"a page", "", influxdb3server.ProxyAnswer("", 200), "doubt"},
+		{"JSON", "", influxdb3server.Fault{Status: 200, Body: `{"status":"ok"}`, Foreign: true}, "doubt"},
+		{"a body and a cluster-uuid", "", influxdb3server.Fault{Apply: true, Status: 200, Body: `{}`}, "ok"},
+	} {
+		s := simulate(t, influxdb3server.Options{Version: c.version})
+		s.sim.AddToken("a", "", time.Time{})
+		s.sim.Inject(c.fault)
+		err := s.open().Revoke(t.Context(), "a")["a"] // the UUID is not known yet
+		if kindOf(err) != c.want || s.has("a") == (c.want == "ok") {
+			t.Errorf("%s: %s, want %s, gone: %v: %v", c.name, kindOf(err), c.want, !s.has("a"), err)
+		}
+	}
+}
+
 func TestRevoke_OperatorAndEmptyNameStay(t *testing.T) {
 	s := simulate(t, influxdb3server.Options{})
 	s.sim.AddToken("", "", time.Time{})

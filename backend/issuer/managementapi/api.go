@@ -42,6 +42,27 @@ func (e *endpoint) collection() (path string, served bool) {
 	return e.collections[0], false
 }
 
+// documented reports whether path is the documented one.
+func (e *endpoint) documented(path string) bool { return path == e.collections[0] }
+
+// candidates returns the paths at which the collection may be. Once the documented
+// one has answered, there is no other: what else is served may be empty, and would
+// be taken for the proof that the tokens are gone.
+func (e *endpoint) candidates() []string {
+	if path, served := e.collection(); served && e.documented(path) {
+		return e.collections[:1]
+	}
+	return e.collections
+}
+
+// remember records that a call to path has succeeded. A list at another path than
+// the documented one does not count, because it may be that of another account.
+func (e *endpoint) remember(path string, q call) {
+	if e.documented(path) || q.method != http.MethodGet || q.id != "" {
+		e.served.Store(&path)
+	}
+}
+
 // A call is a request to the collection of tokens, or to one token in it.
 type call struct {
 	method string
@@ -52,6 +73,12 @@ type call struct {
 	read func(io.Reader) error
 }
 
+// An answer is the answer to a call.
+type answer struct {
+	httpapi.Response
+	collection string // the path at which it was asked
+}
+
 // do sends a call to the collection that the cluster serves.
 //
 // The API answers 404 both for a path that it does not serve and for a token
@@ -59,39 +86,37 @@ type call struct {
 // 404, do looks for the collection, unless the call is about one token and the
 // collection has answered before. So a 404 for one token does not prove that
 // the token is unknown; see settleNotFound.
-func (c *cluster) do(ctx context.Context, q call) (httpapi.Response, error) {
+func (c *cluster) do(ctx context.Context, q call) (answer, error) {
 	path, served := c.endpoint.collection()
 	r, err := c.send(ctx, path, q)
-	switch {
-	case err == nil && r.Success():
-		c.endpoint.served.Store(&path)
-		return r, nil
-	case err != nil || r.Status != http.StatusNotFound || served && q.id != "":
-		return r, err
+	if err != nil || r.Status != http.StatusNotFound || served && q.id != "" {
+		return answer{r, path}, err
 	}
 	found, err := c.findCollection(ctx)
 	switch {
 	case err != nil:
-		return httpapi.Response{}, failure.Wrap(fmt.Errorf("%w; finding the tokens of the cluster failed too: %w", c.statusError(r), err), issuer.ErrRefused)
+		return answer{}, failure.Wrap(fmt.Errorf("%w; finding the tokens of the cluster failed too: %w", c.statusError(r), err), issuer.ErrRefused)
 	case found == path:
-		return r, nil
+		return answer{r, path}, nil
 	}
-	return c.send(ctx, found, q)
+	r, err = c.send(ctx, found, q)
+	return answer{r, found}, err
 }
 
 // findCollection returns the path of the collection that the cluster serves.
 func (c *cluster) findCollection(ctx context.Context) (string, error) {
 	var last error
-	for _, path := range c.endpoint.collections {
-		r, err := c.send(ctx, path, call{method: http.MethodGet, read: func(body io.Reader) error {
-			if err := boundedjson.StartsArray(body); err != nil {
-				return err
-			}
-			return httpapi.ErrStop // the list may be long
-		}})
+	list := call{method: http.MethodGet, read: func(body io.Reader) error {
+		if err := boundedjson.StartsArray(body); err != nil {
+			return err
+		}
+		return httpapi.ErrStop // the list may be long
+	}}
+	for _, path := range c.endpoint.candidates() {
+		r, err := c.send(ctx, path, list)
 		switch {
 		case errors.Is(err, httpapi.ErrStop):
-			c.endpoint.served.Store(&path)
+			c.endpoint.remember(path, list)
 			return path, nil
 		case err != nil:
 			return "", err
@@ -104,23 +129,27 @@ func (c *cluster) findCollection(ctx context.Context) (string, error) {
 	return "", last
 }
 
-// send sends a call to a collection. It repeats all calls but POST, which could
-// create a second token.
-func (c *cluster) send(ctx context.Context, collection string, q call) (httpapi.Response, error) {
-	r := httpapi.Request{Method: q.method, Path: collection, Root: c.Root, Timeout: c.Timeout, Read: q.read}
+// send sends a call to a collection and remembers a success. It repeats all calls
+// but POST, which could create a second token.
+func (c *cluster) send(ctx context.Context, collection string, q call) (r httpapi.Response, err error) {
+	request := httpapi.Request{Method: q.method, Path: collection, Root: c.Root, Timeout: c.Timeout, Read: q.read}
 	if q.id != "" {
-		r.Path += "/" + url.PathEscape(q.id)
+		request.Path += "/" + url.PathEscape(q.id)
 	}
 	if q.body != nil {
-		var err error
-		if r.Body, err = json.Marshal(q.body); err != nil {
+		if request.Body, err = json.Marshal(q.body); err != nil {
 			return httpapi.Response{}, failure.NotSentf("encode the request: %w", err)
 		}
 	}
+	do := c.endpoint.DoRepeatedly
 	if q.method == http.MethodPost {
-		return c.endpoint.Do(ctx, r)
+		do = c.endpoint.Do
 	}
-	return c.endpoint.DoRepeatedly(ctx, r)
+	r, err = do(ctx, request)
+	if err == nil && r.Success() {
+		c.endpoint.remember(collection, q)
+	}
+	return r, err
 }
 
 // statusError returns the error for an answer that is not the expected success.

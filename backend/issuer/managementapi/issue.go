@@ -1,12 +1,12 @@
 package managementapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
@@ -53,13 +53,19 @@ func (c createRequest) withExpirationType() createRequest {
 	return c
 }
 
+// asksForExpirationType reports whether the body of a 400 names the field. The body
+// need not have the documented form.
+func asksForExpirationType(body []byte) bool {
+	return bytes.Contains(bytes.ToLower(body), []byte("expirationtype"))
+}
+
 // Issue creates a token with one POST. It sends a second POST only after a 400
 // that asks for expirationType, or after a 404 from a path at which the cluster
 // has no tokens. Neither has created a token.
 func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
 	body := newCreateRequest(r)
 	created, answer, err := c.create(ctx, body)
-	if err == nil && answer.Status == http.StatusBadRequest && strings.Contains(strings.ToLower(message(answer.Body)), "expirationtype") {
+	if err == nil && answer.Status == http.StatusBadRequest && asksForExpirationType(answer.Body) {
 		created, answer, err = c.create(ctx, body.withExpirationType())
 	}
 	if err == nil && !answer.Success() {
@@ -75,12 +81,12 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 }
 
 // create sends one POST.
-func (c *cluster) create(ctx context.Context, body createRequest) (created tokenJSON, answer httpapi.Response, err error) {
-	answer, err = c.do(ctx, call{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
+func (c *cluster) create(ctx context.Context, body createRequest) (created tokenJSON, r httpapi.Response, err error) {
+	a, err := c.do(ctx, call{method: http.MethodPost, body: body, read: func(r io.Reader) (err error) {
 		created, err = decodeToken(r)
 		return err
 	}})
-	return created, answer, err
+	return created, a.Response, err
 }
 
 var (

@@ -30,12 +30,17 @@ var (
 	errNotAnID    = errors.New("this is not the id of a token")
 	errActive     = errors.New("the cluster lists the token as active")
 	errOtherToken = errors.New("the answer is about another token")
+	errMoved      = errors.New("the cluster lists its tokens at another path now")
+	errEmptyList  = errors.New("the list at the path with account_id and cluster_id is empty: these may be the IDs of another account, so check them in config")
 )
 
 // A notFound is the error of a token for which the API answered 404. It does
 // not say whether the token or something else, such as the cluster, was not
 // found.
-type notFound struct{ cause error } // what the API answered to DELETE
+type notFound struct {
+	cause      error  // what the API answered to DELETE
+	collection string // in which the token was not found
+}
 
 func (n *notFound) Error() string { return n.cause.Error() }
 func (n *notFound) Unwrap() error { return n.cause }
@@ -51,7 +56,7 @@ func (c *cluster) revokeOne(ctx context.Context, id string) error {
 	case err == nil && r.Status == http.StatusNoContent:
 		return nil
 	case err == nil:
-		err = c.statusError(r)
+		err = c.statusError(r.Response)
 	}
 	switch {
 	case ctx.Err() != nil, errors.Is(err, issuer.ErrUnauthorized), r.Status == 0 && errors.Is(err, issuer.ErrRefused):
@@ -59,21 +64,21 @@ func (c *cluster) revokeOne(ctx context.Context, id string) error {
 	case errors.Is(err, context.DeadlineExceeded): // reading the token would take as long
 		return err
 	}
-	info, found, readErr := c.read(ctx, id)
+	info, missing, readErr := c.read(ctx, id)
 	switch {
 	case readErr != nil:
 		return fmt.Errorf("%w; reading the token failed too: %w", err, readErr)
-	case !found:
-		return &notFound{err}
+	case missing != "":
+		return &notFound{err, missing}
 	case info.Dead(c.driver.options.Now()):
 		return nil
 	}
 	return fmt.Errorf("%w: %w", errActive, err)
 }
 
-// read returns what the API says about one token. It is not found if the API
-// answers 404.
-func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, found bool, err error) {
+// read returns what the API says about one token. If the API answers 404, missing
+// is the collection in which the token was not found.
+func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, missing string, err error) {
 	r, err := c.do(ctx, call{method: http.MethodGet, id: id, read: func(body io.Reader) error {
 		t, err := decodeToken(body)
 		if err == nil {
@@ -83,52 +88,60 @@ func (c *cluster) read(ctx context.Context, id string) (info issuer.Info, found 
 	}})
 	switch {
 	case err != nil:
-		return issuer.Info{}, false, err
+		return issuer.Info{}, "", err
 	case r.Status == http.StatusNotFound:
-		return issuer.Info{}, false, nil
+		return issuer.Info{}, r.collection, nil
 	case !r.Success():
-		return issuer.Info{}, false, c.statusError(r)
+		return issuer.Info{}, "", c.statusError(r.Response)
 	case !strings.EqualFold(info.ID, id):
-		return issuer.Info{}, false, errOtherToken
+		return issuer.Info{}, "", errOtherToken
 	}
-	return info, true, nil
+	return info, "", nil
 }
 
 // settleNotFound decides about the tokens in failed for which the API answered
 // 404. A complete list that is read now proves that account and cluster exist
 // and are served at this path, so that an absent token is unknown to the
-// cluster. Without such a list a 404 proves nothing. One list serves all
-// tokens of a call.
+// cluster. Without such a list a 404 proves nothing. An empty list at another path
+// than the documented one proves nothing either: it may be that of another account.
+// One list serves all tokens of a call.
 func (c *cluster) settleNotFound(ctx context.Context, failed map[string]error) {
 	listed := map[string]issuer.Info{} // by ID in lower case
-	causes := map[string]error{}
+	causes := map[string]*notFound{}
 	for id, err := range failed {
 		if n, ok := errors.AsType[*notFound](err); ok {
-			causes[id] = n.cause
+			causes[id] = n
 			listed[strings.ToLower(id)] = issuer.Info{}
 		}
 	}
 	if len(causes) == 0 {
 		return
 	}
-	listErr := c.List(ctx, func(info issuer.Info) error {
+	empty := true
+	collection, listErr := c.list(ctx, func(info issuer.Info) error {
+		empty = false
 		key := strings.ToLower(info.ID)
 		if _, wanted := listed[key]; wanted {
 			listed[key] = info
 		}
 		return nil
 	})
-	for id, cause := range causes {
+	if listErr == nil && empty && !c.endpoint.documented(collection) {
+		listErr = errEmptyList
+	}
+	for id, n := range causes {
 		info := listed[strings.ToLower(id)]
 		switch {
 		case listErr != nil:
-			failed[id] = fmt.Errorf("%w; whether the token or the cluster was not found is unknown: %w", cause, listErr)
+			failed[id] = fmt.Errorf("%w; whether the token or the cluster was not found is unknown: %w", n.cause, listErr)
+		case info.ID == "" && n.collection != collection:
+			failed[id] = fmt.Errorf("%w; %w", n.cause, errMoved)
 		case info.ID == "":
-			failed[id] = failure.New("the cluster does not list the token: "+cause.Error(), issuer.ErrUnknown)
+			failed[id] = failure.New("the cluster does not list the token: "+n.cause.Error(), issuer.ErrUnknown)
 		case info.Dead(c.driver.options.Now()):
 			delete(failed, id)
 		default:
-			failed[id] = fmt.Errorf("%w: %w", errActive, cause)
+			failed[id] = fmt.Errorf("%w: %w", errActive, n.cause)
 		}
 	}
 }

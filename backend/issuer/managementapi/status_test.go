@@ -56,7 +56,7 @@ func TestStatus_ErrorOfEachMethod(t *testing.T) {
 		{405, "refused", "refused", "refused"},
 		{407, "refused", "refused", "refused"},
 		{408, "doubt", "doubt", "doubt"},
-		{409, "refused", "refused", "refused"},
+		{409, "doubt", "doubt", "doubt"},
 		{413, "refused", "refused", "refused"},
 		{422, "refused", "refused", "refused"},
 		{429, "refused", "refused", "refused"},
@@ -186,9 +186,29 @@ func TestIssue_ExpirationTypeOnRequest(t *testing.T) {
 			t.Errorf("%s: %q", c.name, bodies)
 		}
 	}
+	for _, body := range []string{"expirationType is required\n", `{"error":"missing expirationType"}`} { // not in the documented form
+		s := newFixture(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, body, 400) })
+		if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
+			t.Errorf("%s: %v after %q", body, err, s.requests(""))
+		}
+	}
 	s := newFixture(t, status(400, "expirationType is not known"))
 	if _, err := s.issue(s.open(), "d"); kindOf(err) != "refused" || len(s.requests("")) != 2 {
 		t.Errorf("%v after %q", err, s.requests(""))
+	}
+}
+
+// Descriptions are unique, so a conflict may be with the token that the same
+// request has created, if something between client and server has sent it twice.
+func TestIssue_ConflictMayBeWithItsOwnToken(t *testing.T) {
+	s := simulate(t, simulator.Clustered, nil)
+	s.SetFaults(simulator.Faults{Create: simulator.Fault{Error: simulator.TextAlreadyExists, Committed: true}})
+	_, err := s.issue(s.open(), "d")
+	if ids, live := s.described("d"); len(ids) != 1 || !live {
+		t.Fatalf("%v, %v", ids, live)
+	}
+	if err == nil || errors.Is(err, issuer.ErrRefused) {
+		t.Errorf("the token exists: %v", err)
 	}
 }
 
@@ -478,6 +498,85 @@ func TestRevoke_NotFoundNeedsTheCollection(t *testing.T) {
 		if err := s.open().Revoke(t.Context(), someID)[someID]; kindOf(err) != c.want {
 			t.Errorf("%s: %s, want %s: %v", c.name, kindOf(err), c.want, err)
 		}
+	}
+}
+
+// page404 is what a proxy answers while it does not know the cluster.
+func page404(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "default backend - 404", http.StatusNotFound)
+}
+
+// While a proxy answers 404 for the documented path, the path with IDs may be
+// served and empty, for example because it is that of another account. It proves
+// nothing about tokens at the documented path.
+func TestRevoke_OtherCollectionIsNoProof(t *testing.T) {
+	for name, collection := range map[string][]http.HandlerFunc{
+		"after a start":                          {page404},
+		"after the documented path has answered": {text(`[]`), page404},
+	} {
+		one, known := "/"+someID, len(collection) > 1
+		s := newFixture(t, script(map[string][]http.HandlerFunc{
+			"GET " + shortPath:          collection,
+			"DELETE " + shortPath + one: {page404}, "GET " + shortPath + one: {page404},
+			"DELETE " + longPath + one: {status(404, "not found")}, "GET " + longPath + one: {status(404, "not found")},
+			"GET " + longPath: {text(`[]`)},
+		}))
+		if known {
+			if _, err := collect(t.Context(), s.open()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := s.open().Revoke(t.Context(), someID)[someID]; err == nil || errors.Is(err, issuer.ErrUnknown) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := collect(t.Context(), s.open()); known && err == nil {
+			t.Errorf("%s: the list of another collection is the list of the cluster", name)
+		}
+	}
+}
+
+// A cluster that serves only the path with IDs can say that a token is unknown. An
+// empty list is not enough for it.
+func TestRevoke_UnknownAtThePathWithIDs(t *testing.T) {
+	for list, want := range map[string]string{`[]`: "refused", `[{"id":"` + accountID + `","description":"d"}]`: "unknown"} {
+		one := longPath + "/" + someID
+		s := newFixture(t, script(map[string][]http.HandlerFunc{
+			"DELETE " + one: {status(404, "not found")}, "GET " + one: {status(404, "not found")}, "GET " + longPath: {text(list)},
+		}))
+		if err := s.open().Revoke(t.Context(), someID)[someID]; kindOf(err) != want {
+			t.Errorf("%s: %s, want %s: %v", list, kindOf(err), want, err)
+		}
+	}
+}
+
+// After a list from the path with IDs, the documented path is still the first one.
+func TestCollection_EmptyListIsNotRemembered(t *testing.T) {
+	s := newFixture(t, script(map[string][]http.HandlerFunc{
+		"GET " + shortPath: {page404, page404, text(`[{"id":"` + someID + `","description":"d"}]`)}, "GET " + longPath: {text(`[]`)},
+	}))
+	for _, want := range []int{0, 1} {
+		if infos, err := collect(t.Context(), s.open()); err != nil || len(infos) != want {
+			t.Errorf("%d tokens, want %d: %v", len(infos), want, err)
+		}
+	}
+}
+
+// The list must be that of the path at which the token was not found.
+func TestRevoke_CollectionMovesBetweenTokenAndList(t *testing.T) {
+	one := "/" + someID
+	const another = `[{"id":"` + accountID + `","description":"d"}]`
+	s := newFixture(t, script(map[string][]http.HandlerFunc{
+		"GET " + shortPath:         {page404, text(another)},
+		"DELETE " + longPath + one: {status(204, ""), status(404, "not found")}, "GET " + longPath + one: {status(404, "not found")},
+		"GET " + longPath: {text(another), page404},
+	}))
+	if failed := s.open().Revoke(t.Context(), someID); len(failed) > 0 { // finds the path with IDs
+		t.Fatal(failed)
+	}
+	if err := s.open().Revoke(t.Context(), someID)[someID]; err == nil || errors.Is(err, issuer.ErrUnknown) {
+		t.Errorf("a list at another path: %v", err)
 	}
 }
 

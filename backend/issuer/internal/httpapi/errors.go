@@ -111,7 +111,10 @@ func (r Response) Err(message string, a Advice) error {
 // meaning returns what a status means, and the sentinel for it. Of the statuses
 // that the products do not document, only those that HTTP defines as the
 // client's error are a refusal. 408 and 499 come from proxies that did not wait
-// any longer, and 502 to 504 from those that did not reach the cluster.
+// any longer, and 502 to 504 from those that did not reach the cluster. What 409
+// conflicts with is not documented (docs/vendor-facts.md, "management-api-errors").
+// Since descriptions are unique, it may be the token of the same request, sent
+// twice by something on the way.
 func (r Response) meaning(a Advice) (text string, kind error) {
 	switch s := r.Status; {
 	case s == http.StatusUnauthorized:
@@ -123,7 +126,7 @@ func (r Response) meaning(a Advice) (text string, kind error) {
 	case s == http.StatusProxyAuthRequired:
 		return "the proxy requires credentials: check the proxies in the environment", issuer.ErrRefused
 	case s == http.StatusConflict:
-		return "the cluster already has a token that conflicts with this one", issuer.ErrRefused
+		return "the cluster has a token that conflicts with this one, and this request may have created it", nil
 	case s == http.StatusTooManyRequests:
 		return "the cluster limits the rate of requests: try again later", issuer.ErrRefused
 	case s == http.StatusRequestTimeout || s == statusClientClosedRequest:

@@ -49,8 +49,8 @@ func TestResponse_MeaningOfStatuses(t *testing.T) {
 		200: "", 204: "", 301: "", 308: "",
 		400: "refused invalid", 422: "refused invalid",
 		401: "refused unauthorized", 403: "refused unauthorized",
-		404: "refused", 405: "refused", 407: "refused", 409: "refused", 413: "refused", 429: "refused",
-		408: "", 499: "", 500: "", 501: "", 599: "", 999: "",
+		404: "refused", 405: "refused", 407: "refused", 413: "refused", 429: "refused",
+		408: "", 409: "", 499: "", 500: "", 501: "", 599: "", 999: "",
 		502: "unreachable", 503: "unreachable", 504: "unreachable",
 	} {
 		r := Response{Status: status, secrets: []issuer.Secret{issuer.NewSecret("short-root")}}
