@@ -163,7 +163,7 @@ func newBackend(o Options, backendUUID string) *backend {
 // reads what it holds in memory again when it needs it.
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
-	case key == configKey:
+	case key == configKey, key == rotationKey:
 		b.root.checkNext(time.Time{})
 	case strings.HasPrefix(key, ledger.Prefix):
 		b.ledger.Invalidate()

@@ -47,16 +47,24 @@ func (ch *configChange) identify(sameCluster bool) error {
 		return conflict("same_cluster cannot be true: the server has the cluster-uuid %s, the configured cluster has %s", now.UUID, old.UUID)
 	case contradicted && !sameCluster:
 		ch.replaced = sameNames
-		if sameNames || now.Fingerprint == old.Fingerprint { // the records must tell the clusters apart
-			now.Fingerprint += "/" + strings.ToLower(cmp.Or(now.UUID, newAccessor()))
+		if sameNames || now.Fingerprint == old.Fingerprint {
+			now.Fingerprint = now.distinctFingerprint()
 		}
 	case confirmed, sameNames, sameCluster:
 		now.Fingerprint = old.Fingerprint
 		if !ch.inspected {
 			now.UUID = old.UUID
 		}
+	case now.Fingerprint == old.Fingerprint: // a name that the configured cluster had before
+		now.Fingerprint = now.distinctFingerprint()
 	}
 	return nil
+}
+
+// distinctFingerprint is the fingerprint of a cluster that has the name of another
+// one, so that the records tell the two apart.
+func (c config) distinctFingerprint() string {
+	return c.currentFingerprint() + "/" + strings.ToLower(cmp.Or(c.UUID, newAccessor()))
 }
 
 // whyOther says how the engine knows that the server at the configured address is

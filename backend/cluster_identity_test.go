@@ -222,3 +222,26 @@ func TestClusterUUID_StaysWithoutVerification(t *testing.T) {
 		t.Errorf("another cluster: %v", e.pinned())
 	}
 }
+
+// A cluster gets a new name, and another cluster gets the old one. The mount cannot
+// move to that without force, because the ledger holds tokens of the first cluster,
+// which is not mistaken for the second.
+func TestIdentity_FormerNameIsAnotherCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		root := e.root.Secret.Reveal()
+		e.write("config", map[string]any{"product": "clustered", "host": "blue.example.com", "mgmt_token": root})
+		e.write("roles/automation", nil)
+		e.write("config", map[string]any{"host": "green.example.com", "mgmt_token": root, "same_cluster": true})
+		h := e.creds()
+		other, otherRoot := issuertest.NewFake(e.clock.Now)
+		e.others["blue.example.com"] = other
+		move := map[string]any{"host": "blue.example.com", "mgmt_token": otherRoot.Secret.Reveal()}
+		e.refuse(409, updateOp, "config", move, "force")
+		e.write("config", with(move, "force", true))
+		e.clock.advance(20 * time.Minute)
+		if err := e.revoke(h); err == nil && e.cluster.Alive(h.secret()) && len(e.records()) == 0 {
+			t.Error("the revocation succeeded on the other cluster, and the token is valid")
+		}
+	})
+}

@@ -28,7 +28,8 @@ const laneTime = 5 * time.Second
 // clean is called by Vault when the engine is closed: at a seal, a reload, a
 // step-down, and when the mount is disabled. It stops the worker. When the mount
 // is disabled, it revokes the tokens that are left and a root credential that
-// the engine issued, because no one can do so afterwards.
+// the engine issued, because no one can do so afterwards. Vault does not say which
+// of these it is, see revokeRest.
 func (b *backend) clean(ctx context.Context) {
 	idle := b.worker.stop()
 	if b.storage == nil || !b.System().Tainted() {
@@ -40,13 +41,33 @@ func (b *backend) clean(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanTime)
 	defer cancel()
-	if err := b.revokeRest(ctx, b.storage); err != nil {
+	switch err := b.revokeRest(ctx, b.storage); {
+	case errors.Is(err, errStillLeased):
+		b.Logger().Warn("tainted mount closed, its tokens are kept", "error", err)
+	case err != nil:
 		b.Logger().Warn("not every token of the disabled mount could be revoked", "error", err)
 	}
 }
 
-// revokeRest revokes what a disabled mount still holds.
+// errStillLeased means that a mount is not being disabled, although Vault closes it
+// while it is tainted: Vault revokes all leases of a mount before it disables it.
+var errStillLeased = errors.New("the mount has leases, so it is not being disabled: it is being moved, or a move of it has failed")
+
+// revokeRest revokes what a disabled mount still holds. It changes nothing if the
+// mount has leases, or if this node cannot write to storage: Vault also closes a
+// tainted mount when it is sealed, or steps down, during a move.
 func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
+	if err := b.ledger.Load(ctx, s); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(b.ledger.Settled(), func(e ledger.Entry) bool {
+		return e.State == ledger.Active && isRoleName(e.Role) && !e.OutlivesLease
+	}) {
+		return errStillLeased
+	}
+	if err := b.leadership.prove(ctx, s, b.now()); err != nil {
+		return err
+	}
 	c, missing := loadConfig(ctx, s)
 	if missing != nil && !errors.Is(missing, errNoConfig) {
 		return missing
@@ -60,9 +81,6 @@ func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
 	}
 	if missing != nil {
 		return err // the other tokens cannot be revoked without a config
-	}
-	if failed := b.ledger.Load(ctx, s); failed != nil {
-		return errors.Join(err, failed)
 	}
 	for _, failed := range b.settle(ctx, s, b.recordsOf(ctx, s, b.ledger.Settled())...) {
 		err = errors.Join(err, failed)

@@ -250,3 +250,16 @@ func FuzzRole(f *testing.F) {
 		}
 	})
 }
+
+// No schedule makes the engine panic, and one that is accepted has a next activation.
+func FuzzSchedule(f *testing.F) {
+	for _, cron := range []string{"0 3 * * *", "*/5 * * * SAT", "TZ=UTC", "CRON_TZ=x 0 3 * * *", "@every 1h", "0 0 31 2 *", "1-60/7,3 */25 ? JAN-FEB 7"} {
+		f.Add(cron)
+	}
+	f.Fuzz(func(t *testing.T, cron string) {
+		s := schedule{Cron: cron}
+		if s.validate(time.Minute) == nil && s.next(time.Unix(1_700_000_000, 0)).IsZero() {
+			t.Errorf("%q was accepted and has no next activation", cron)
+		}
+	})
+}

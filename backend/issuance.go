@@ -22,8 +22,9 @@ const (
 	issueWindow = issueTime + 15*time.Second
 
 	// activeMargin is how long after the end of a lease Vault must have asked to
-	// revoke the token.
-	activeMargin = 60 * time.Second
+	// revoke the token. The engine counts from its answer, and Vault from its
+	// receipt, which is up to 90 s later if the plugin was paused in between.
+	activeMargin = 2 * time.Minute
 
 	// storeTime bounds a storage operation that must happen although the request
 	// that caused it has ended.

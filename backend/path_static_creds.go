@@ -183,6 +183,9 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 		return fail(err)
 	}
 	creds, err := b.rotateStatic(ctx, req.Storage, r)
+	if err == nil && creds.Next != nil {
+		err = fmt.Errorf("the clock of this node was set back during the change; the new token becomes current at %s", timestamp(creds.Next.SwitchAt))
+	}
 	b.static.checkNext(name, time.Time{})
 	if err != nil {
 		b.metrics.count(opRotateStatic, err)

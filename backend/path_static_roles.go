@@ -170,10 +170,13 @@ func (b *backend) createStatic(ctx context.Context, s logical.Storage, r staticR
 	if err != nil {
 		return "", errors.Join(err, b.undoCreate(ctx, s, r))
 	}
-	if _, err = b.proveSoon(ctx, s, c, r, creds); errors.Is(err, errTokenNotProved) {
+	switch _, err = b.proveSoon(ctx, s, c, r, creds); {
+	case errors.Is(err, errTokenNotProved):
 		return "The cluster does not accept the first token yet. It can be read as soon as the cluster accepts it; the engine checks every minute.", nil
+	case err != nil: // but the role and the token are stored
+		return fmt.Sprintf("The first token cannot be read yet: %v. The engine tries again every minute.", err), nil
 	}
-	return "", err
+	return "", nil
 }
 
 // undoCreate removes what createStatic has stored of a role without a token.

@@ -135,7 +135,7 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 			found.foreign++
 		case missing:
 			delete(found.missing, accessor)
-			if gone {
+			if !info.RevokedAt.IsZero() { // an expiry is no proof: our clock may have jumped
 				found.dead = append(found.dead, e)
 			}
 		case !gone && info.ID != c.RootID && !b.ledger.Has(accessor):

@@ -269,7 +269,7 @@ func (b *backend) mayRevoke(ctx context.Context, s logical.Storage, r ledger.Rec
 	}
 	next, underWay, err := findRotation(ctx, s)
 	switch {
-	case err != nil:
+	case err != nil && r.Role == rootRole: // the rotation may name it
 		return err
 	case r.TokenID != "" && r.TokenID == c.RootID:
 		return errIsRoot

@@ -131,14 +131,14 @@ func (b *backend) search(ctx context.Context, client guardedIssuer, records []le
 	for _, r := range records {
 		wanted[r.Accessor] = true
 	}
-	listed, now := map[string][]string{}, b.now()
+	listed := map[string][]string{}
 	err := client.List(ctx, func(info issuer.Info) error {
 		accessor, ok := b.tag.accessor(info.Description)
 		if !ok || !wanted[accessor] {
 			return nil
 		}
 		ids := listed[accessor]
-		if !client.traits().Gone(info, now) {
+		if info.RevokedAt.IsZero() { // an expiry is no proof: our clock may have jumped
 			ids = append(ids, info.ID)
 		}
 		listed[accessor] = ids
@@ -150,9 +150,7 @@ func (b *backend) search(ctx context.Context, client guardedIssuer, records []le
 // revokeIDs revokes the tokens ids, which belong to accessors. It returns an
 // error, by ID, for each token that may still be accepted.
 func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guardedIssuer, c config, ids map[string][]string, records ...ledger.Record) map[string]error {
-	all := slices.Concat(slices.Collect(maps.Values(ids))...)
-	slices.Sort(all)
-	admitted, failed := b.fence(ctx, s, c, slices.Compact(all), records)
+	admitted, failed := b.fence(ctx, s, c, ids, records)
 	defer b.unfence(admitted)
 	if len(admitted) == 0 {
 		return failed
@@ -169,19 +167,37 @@ func (b *backend) revokeIDs(ctx context.Context, s logical.Storage, client guard
 // credential, the two of a rotation that is under way, and everything if c is not
 // the stored config any more. An admitted ID is in b.revoking until
 // unfence, and swapRoot refuses to install it as the root credential.
-func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []string, records []ledger.Record) (admitted []string, failed map[string]error) {
+//
+// If the rotation cannot be read, any root credential of the mount may be one of the
+// two, so all of them are refused.
+func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids map[string][]string, records []ledger.Record) (admitted []string, failed map[string]error) {
 	b.configMu.Lock()
 	defer b.configMu.Unlock()
+	all := slices.Concat(slices.Collect(maps.Values(ids))...)
+	slices.Sort(all)
+	all = slices.Compact(all)
 	now, err := loadConfig(ctx, s)
 	if err == nil && now.Fingerprint != c.Fingerprint {
 		err = errOtherCluster
 	}
-	next, underWay, err2 := findRotation(ctx, s)
-	if err = errors.Join(err, err2); err != nil {
-		return nil, errorForAll(ids, err)
+	if err != nil {
+		return nil, errorForAll(all, err)
 	}
-	failed = b.settledRoots(ctx, s, records)
-	for _, id := range ids {
+	next, underWay, unreadable := findRotation(ctx, s)
+	failed = map[string]error{}
+	for _, r := range records {
+		if r.Role != rootRole {
+			continue
+		}
+		err := unreadable
+		if err == nil { // a cancelled rotation drops the record of the credential that it did not replace
+			_, err = b.ledger.Get(ctx, s, r.Role, r.Accessor)
+		}
+		if err != nil {
+			maps.Copy(failed, errorForAll(ids[r.Accessor], err))
+		}
+	}
+	for _, id := range all {
 		switch {
 		case failed[id] != nil:
 		case id == now.RootID, underWay && !next.Cancelled && id == next.From.RootID: // whose swap may not have happened
@@ -194,23 +210,6 @@ func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids []
 		}
 	}
 	return admitted, failed
-}
-
-// settledRoots returns an error, by ID, for each root credential whose record was
-// dropped since it was read: a cancelled rotation leaves the credential alone that
-// it did not replace. The caller holds configMu, under which records of root
-// credentials are stored and dropped.
-func (b *backend) settledRoots(ctx context.Context, s logical.Storage, records []ledger.Record) map[string]error {
-	failed := map[string]error{}
-	for _, r := range records {
-		if r.Role != rootRole {
-			continue
-		}
-		if _, err := b.ledger.Get(ctx, s, r.Role, r.Accessor); err != nil {
-			failed[r.TokenID] = err
-		}
-	}
-	return failed
 }
 
 func (b *backend) unfence(ids []string) {

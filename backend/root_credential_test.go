@@ -255,3 +255,69 @@ func TestRotation_WarnsThatTheNewCredentialExpires(t *testing.T) {
 		t.Errorf("with a rotation_period: %v", resp.Warnings)
 	}
 }
+
+// Vault is sealed, or steps down, while a mount is moved: it closes the tainted mount,
+// which is not being disabled. The root credential and the static tokens stay valid,
+// also if this node has lost the leadership and cannot write any more.
+func TestClean_OfAMountThatIsBeingMovedRevokesNothingElse(t *testing.T) {
+	for name, f := range map[string]fault{
+		"leader": nil,
+		"former leader": func(when string, op logical.Operation, _ string) error {
+			if when == "before" && op != readOp && op != listOp {
+				return errInjected
+			}
+			return nil
+		},
+	} {
+		for _, leases := range []int{0, 1} {
+			if leases == 0 && f == nil {
+				continue // as when the mount is disabled
+			}
+			t.Run(fmt.Sprintf("%s, %d leases", name, leases), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := shared(t, nil)
+					e.write("roles/automation", nil)
+					e.write("config/rotate-root", nil)
+					e.pass(5 * time.Minute)
+					root := e.rootID()
+					for range leases {
+						e.creds()
+					}
+					e.system.TaintedVal = true
+					e.tick()
+					e.storage.setFault(f)
+					e.Cleanup(t.Context())
+					e.storage.setFault(nil)
+					e.system.TaintedVal, e.Backend = false, nil
+					e.restart()
+					if !e.accepted(root) {
+						t.Error("the root credential in config is revoked")
+					}
+					if e.validStatic() == 0 {
+						t.Error("the token of the static role is revoked")
+					}
+					e.creds()
+				})
+			})
+		}
+	}
+}
+
+// A root credential that lives shorter than expiry_warning is not rotated again as
+// soon as it is issued.
+func TestRotation_ShortLifeIsNotRotatedAtEveryTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.write("config", map[string]any{"rotation_ttl": "24h"})
+		e.write("config/rotate-root", nil)
+		first := e.rootID()
+		e.pass(11 * time.Hour)
+		if e.rootID() != first {
+			t.Error("rotated in the first half of its life")
+		}
+		e.pass(2 * time.Hour)
+		if e.rootID() == first {
+			t.Error("not rotated before it expires")
+		}
+	})
+}

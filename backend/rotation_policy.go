@@ -127,6 +127,9 @@ func (c config) nextRotation(now time.Time) time.Time {
 		}
 		at, warning = p.Schedule.next(since), min(p.interval(), warning)
 	}
+	if c.RootAccessor != "" && !c.RootExpiresAt.IsZero() { // else a new one with a short life would be due at once
+		warning = min(warning, c.RootExpiresAt.Sub(c.RootSince)/2)
+	}
 	if early := c.RootExpiresAt.Add(-warning); !c.RootExpiresAt.IsZero() && (at.IsZero() || early.Before(at)) {
 		at = early
 	}

@@ -222,3 +222,35 @@ func TestIndex_KeepsATokenThatIsReadBeforeItsRecordIsStored(t *testing.T) {
 		}
 	})
 }
+
+// A rotation that cannot be read may name any root credential of the mount, and no
+// other token. So leases end as usual, and replaced root credentials wait.
+func TestRotation_UnreadableDelaysNoLease(t *testing.T) {
+	for name, value := range map[string]string{"damaged": "{", "of a newer version": `{"version":9}`} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := ready(t, map[string]any{"ttl": "10m"})
+				e.configure(map[string]any{"rotation_overlap": "10m"})
+				ended, lost, deleted := e.creds(), e.creds(), e.creds()
+				e.write("config/rotate-root", nil)
+				e.write("config/rotate-root", nil) // whose previous root credential has a record of the engine
+				if err := e.storage.Put(t.Context(), &logical.StorageEntry{Key: "rotation", Value: []byte(value)}); err != nil {
+					t.Fatal(err)
+				}
+				if err := e.revoke(ended); err != nil {
+					t.Errorf("revoke a lease: %v", err)
+				}
+				e.must(deleteOp, "tokens/"+deleted.Data["accessor"].(string), nil)
+				e.pass(30 * time.Minute)
+				for what, h := range map[string]*credential{"that was revoked": ended, "that Vault has lost": lost, "whose record was deleted": deleted} {
+					if e.cluster.Alive(h.secret()) {
+						t.Errorf("the token of a lease %s is valid", what)
+					}
+				}
+				if !e.cluster.Alive(e.root.Secret) {
+					t.Error("a root credential that the rotation may name was revoked")
+				}
+			})
+		})
+	}
+}

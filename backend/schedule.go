@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -45,6 +46,9 @@ func (s schedule) validate(shortest time.Duration) error {
 		return fmt.Errorf("rotation_period must be at least %s", shortDuration(shortest))
 	case s.Cron == "":
 		return nil
+	}
+	if strings.Contains(s.Cron, "=") {
+		return errors.New("rotation_schedule must not name a time zone: it is in UTC")
 	}
 	parsed, err := sdkrotation.DefaultScheduler.Parse(s.Cron)
 	if err != nil {
@@ -96,14 +100,46 @@ func (s schedule) next(t time.Time) time.Time {
 	return parsed.Next(t.UTC())
 }
 
-// intervals returns the shortest and the longest time between two rotations. For a
-// cron expression they are those of sampledActivations activations, and of the
-// days and months without any in the two years after.
+// intervals returns the shortest and the longest time between two rotations.
 func (s schedule) intervals() (shortest, longest time.Duration) {
 	if s.Cron == "" {
 		return s.Period, s.Period
 	}
-	parsed, err := sdkrotation.DefaultScheduler.Parse(s.Cron)
+	return cronIntervals.of(s.Cron)
+}
+
+// cronIntervals is shared by all mounts.
+var cronIntervals = intervalCache{intervals: map[string][2]time.Duration{}}
+
+// An intervalCache remembers the intervals of cron expressions, which take some
+// milliseconds to calculate. It is safe for concurrent use.
+type intervalCache struct {
+	mu        sync.Mutex // guards intervals
+	intervals map[string][2]time.Duration
+}
+
+// maxCached is the number of cron expressions that are remembered.
+const maxCached = 1000
+
+func (c *intervalCache) of(cron string) (shortest, longest time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.intervals[cron]
+	if !ok {
+		if len(c.intervals) >= maxCached {
+			clear(c.intervals)
+		}
+		known[0], known[1] = intervalsOf(cron)
+		c.intervals[cron] = known
+	}
+	return known[0], known[1]
+}
+
+// intervalsOf returns the shortest and the longest time between two activations of a
+// cron expression: those of sampledActivations activations, and of the days and
+// months without any in the two years after.
+func intervalsOf(cron string) (shortest, longest time.Duration) {
+	parsed, err := sdkrotation.DefaultScheduler.Parse(cron)
 	if err != nil {
 		return 0, 0
 	}

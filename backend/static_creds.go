@@ -192,7 +192,7 @@ type staticKeeper struct {
 	checkAt  map[string]time.Time     // by role: when the worker must look at it
 	verifyAt time.Time                // when the worker compares the current tokens with the cluster
 	failing  map[string]staticFailure // by role, consecutive failures of the worker
-	working  map[string]chan struct{} // by role: a lock for changes, which may wait for the cluster
+	working  map[string]*roleLock     // by role: a lock for changes, which may wait for the cluster
 	cached   map[string]cachedStatic  // by role, for reads
 	changes  int                      // counts what ends the validity of cached
 }
@@ -215,24 +215,44 @@ type cachedStatic struct {
 // on this node, and every one that Vault reports, ends it early.
 const cacheTime = time.Second
 
+// A roleLock is the lock of one static role.
+type roleLock struct {
+	turn  chan struct{}
+	users int // that hold it or wait for it; without any it is forgotten
+}
+
 // lock locks the static role for changes and returns the function that unlocks
 // it. The lock may be held over calls to the cluster, so waiting ends with ctx.
 func (k *staticKeeper) lock(ctx context.Context, name string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.working == nil {
-		k.working = map[string]chan struct{}{}
+		k.working = map[string]*roleLock{}
 	}
-	turn := k.working[name]
-	if turn == nil {
-		turn = make(chan struct{}, 1)
-		k.working[name] = turn
+	l := k.working[name]
+	if l == nil {
+		l = &roleLock{turn: make(chan struct{}, 1)}
+		k.working[name] = l
 	}
+	l.users++
 	k.mu.Unlock()
 	select {
-	case turn <- struct{}{}:
-		return func() { <-turn }, nil
+	case l.turn <- struct{}{}:
+		return func() {
+			<-l.turn
+			k.leave(name, l)
+		}, nil
 	case <-ctx.Done():
+		k.leave(name, l)
 		return nil, fmt.Errorf("another change of static role %s is running: %w", name, ctx.Err())
+	}
+}
+
+// leave ends the use of the lock of a role.
+func (k *staticKeeper) leave(name string, l *roleLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.working, name)
 	}
 }
 

@@ -1,6 +1,9 @@
 package backend_test
 
 import (
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,4 +286,50 @@ func TestStaticCreds_TTLIsNeverZero(t *testing.T) {
 			t.Errorf("ttl %v", ttl)
 		}
 	})
+}
+
+// The role and its first token are stored, and then the storage fails once. The role
+// exists, so the request does not say that it was not stored.
+func TestStaticRole_StorageFailsAfterTheFirstToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.configure()
+		stored := 0
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "before" && op == updateOp && key == "static-creds/fleet" {
+				if stored++; stored == 2 {
+					return errDown
+				}
+			}
+			return nil
+		})
+		resp := e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "1h"})
+		if !strings.Contains(strings.Join(resp.Warnings, " "), "cannot be read yet") {
+			t.Errorf("warnings: %v", resp.Warnings)
+		}
+		e.pass(2 * time.Minute)
+		if !e.data.Alive(e.staticSecret()) {
+			t.Error("the token of the role is not valid")
+		}
+	})
+}
+
+// A request about a role that does not exist leaves nothing in memory.
+func TestRotateRole_UnknownNamesAreForgotten(t *testing.T) {
+	e := shared(t, nil)
+	before := heap()
+	for i := range 20_000 {
+		e.try(updateOp, fmt.Sprintf("rotate-role/%064d", i), nil)
+	}
+	if grown := heap() - before; grown > 1<<20 {
+		t.Errorf("20,000 requests have left %d bytes", grown)
+	}
+}
+
+// heap returns the number of bytes in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // far below 2^63
 }

@@ -254,8 +254,12 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 	if creds, err = b.promote(ctx, s, r, creds); err != nil {
 		return creds, err
 	}
-	if current := creds.Current; current != nil && current.NextAt.IsZero() != r.Disabled { // a write of the role was not completed
+	now := floorSecond(b.now())
+	if current := creds.Current; current != nil && (current.NextAt.IsZero() != r.Disabled || current.SwitchAt.After(now.Add(clockTolerance))) {
+		// A write of the role was not completed, or the clock was ahead when the token
+		// became the current one.
 		planned := *current
+		planned.SwitchAt = earlier(planned.SwitchAt, now)
 		planned.NextAt = b.planFrom(r, planned)
 		creds.Current = &planned
 		if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
@@ -531,17 +535,17 @@ func (b *backend) verifyStatic(ctx context.Context, s logical.Storage) {
 func (b *backend) verifyType(ctx context.Context, s logical.Storage, c config, tokenType string, entries []ledger.Entry) error {
 	client, now := b.issuerOf(c, tokenType), b.now()
 	traits := client.traits()
-	listed, gone := map[string]bool{}, map[string]bool{}
+	listed, revoked := map[string]bool{}, map[string]bool{}
 	err := client.List(ctx, func(info issuer.Info) error {
 		listed[info.ID] = true
-		gone[info.ID] = traits.Gone(info, now)
+		revoked[info.ID] = !info.RevokedAt.IsZero() // an expiry is no proof: our clock may have jumped
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if !gone[e.TokenID] && (listed[e.TokenID] || !traits.KeepsExpired) {
+		if !revoked[e.TokenID] && (listed[e.TokenID] || !traits.KeepsExpired) {
 			continue
 		}
 		err := b.ledger.DropIf(ctx, s, e.Role, e.Accessor, func(r ledger.Record) error {

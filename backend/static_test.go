@@ -47,14 +47,23 @@ func (e *engine) staticSecret() issuer.Secret {
 
 // validStatic counts the valid tokens of static roles on the cluster.
 func (e *engine) validStatic() (n int) {
+	for _, valid := range e.validByRole() {
+		n += valid
+	}
+	return n
+}
+
+// validByRole is validStatic by role, for descriptions that end with the role.
+func (e *engine) validByRole() map[string]int {
+	counts := map[string]int{}
 	for _, fake := range []*issuertest.Fake{e.cluster, e.data} {
 		for _, info := range fake.Tokens() {
-			if strings.Contains(info.Description, "] static ") && !info.Dead(e.clock.Now()) {
-				n++
+			if _, role, ok := strings.Cut(info.Description, "] static "); ok && !info.Dead(e.clock.Now()) {
+				counts[role]++
 			}
 		}
 	}
-	return n
+	return counts
 }
 
 func TestStaticCreds_SameTokenUntilTheChange(t *testing.T) {
@@ -92,59 +101,106 @@ func TestStaticCreds_SameTokenUntilTheChange(t *testing.T) {
 	})
 }
 
-// A reader that reads again when ttl is over never holds a token that the cluster
-// refuses, for 30 days, while requests to the cluster fail at random. Reads issue
-// no tokens, and a role never has more than three.
-func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
-	for name, role := range map[string]map[string]any{
-		"period":   {"rotation_period": "6h"},
-		"schedule": {"rotation_period": nil, "rotation_schedule": "30 */6 * * *", "rotation_window": "2h"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e := shared(t, role)
-				random := rand.New(rand.NewPCG(7, 9))
-				var mu sync.Mutex // guards random and failing
-				failing := false
-				hook := func(context.Context, issuertest.Step) error {
-					mu.Lock()
-					defer mu.Unlock()
-					if failing && random.IntN(2) == 0 {
-						return errDown
-					}
-					return nil
-				}
-				e.cluster.SetHook(hook)
-				e.data.SetHook(hook)
-				var held issuer.Secret
-				var readAt time.Time
-				changes := 0
-				for end := e.clock.Now().Add(30 * 24 * time.Hour); e.clock.Now().Before(end); {
-					mu.Lock()
-					failing = random.IntN(10) < 3
-					mu.Unlock()
-					e.passInSteps(3*time.Minute, 3*time.Minute)
-					if !e.clock.Now().Before(readAt) {
-						resp := e.readStatic()
-						if secret := issuer.NewSecret(resp.Data["token"].(string)); secret != held {
-							held = secret
-							changes++
-						}
-						readAt = e.clock.Now().Add(time.Duration(resp.Data["ttl"].(int)+1) * time.Second)
-					}
-					if !e.data.Alive(held) {
-						t.Fatalf("at %s the reader holds a refused token", e.clock.Now())
-					}
-					if n := e.validStatic(); n > 3 {
-						t.Fatalf("%d valid tokens", n)
-					}
-				}
-				if changes < 100 || changes > 125 {
-					t.Errorf("%d changes in 30 days", changes)
-				}
-			})
-		})
+// A fleetReader reads the token of a static role again when ttl is over.
+type fleetReader struct {
+	role    string
+	holds   issuer.Secret
+	readAt  time.Time
+	changes int
+}
+
+// readIfDue reads the token if the ttl of the last answer is over.
+func (r *fleetReader) readIfDue(e *engine) {
+	if e.clock.Now().Before(r.readAt) {
+		return
 	}
+	resp := e.read("static-creds/" + r.role)
+	if secret := issuer.NewSecret(resp.Data["token"].(string)); secret != r.holds {
+		r.holds = secret
+		r.changes++
+	}
+	r.readAt = e.clock.Now().Add(time.Duration(resp.Data["ttl"].(int)+1) * time.Second)
+}
+
+// Ten static roles have one reader each, who reads again when ttl is over. For 30
+// days, none of them ever holds a token that the cluster refuses, while requests to
+// the cluster fail at random. Reads issue no tokens, and a role never has more than
+// three.
+func TestStaticCreds_ReaderNeverHoldsARefusedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.configure()
+		var readers []*fleetReader
+		for i := range 10 {
+			role := map[string]any{"write_databases": "metrics", "rotation_period": "6h"}
+			if i%2 == 1 {
+				role = map[string]any{"write_databases": "metrics", "rotation_schedule": fmt.Sprintf("%d */6 * * *", 6*i), "rotation_window": "2h"}
+			}
+			readers = append(readers, &fleetReader{role: fmt.Sprintf("fleet-%d", i)})
+			e.write("static-roles/"+readers[i].role, role)
+		}
+		random := rand.New(rand.NewPCG(7, 9))
+		var mu sync.Mutex // guards random and failing
+		failing := false
+		hook := func(context.Context, issuertest.Step) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if failing && random.IntN(2) == 0 {
+				return errDown
+			}
+			return nil
+		}
+		e.cluster.SetHook(hook)
+		e.data.SetHook(hook)
+		for step := range 30 * 24 * 12 {
+			mu.Lock()
+			failing = random.IntN(10) < 3
+			mu.Unlock()
+			e.passInSteps(5*time.Minute, 5*time.Minute)
+			for _, r := range readers {
+				r.readIfDue(e)
+				if !e.data.Alive(r.holds) {
+					t.Fatalf("at %s the reader of %s holds a refused token", e.clock.Now(), r.role)
+				}
+			}
+			if step%12 != 0 {
+				continue
+			}
+			for role, n := range e.validByRole() { // all tokens of the test: slow
+				if n > 3 {
+					t.Fatalf("%s has %d valid tokens", role, n)
+				}
+			}
+		}
+		for _, r := range readers {
+			if r.changes < 100 || r.changes > 125 {
+				t.Errorf("%d changes of %s in 30 days", r.changes, r.role)
+			}
+		}
+	})
+}
+
+// A thousand readers read one static role for an hour, each every five minutes. No
+// token is issued because of a read.
+func TestStaticCreds_ThousandReadersIssueNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"rotation_period": "24h"})
+		e.tick()
+		issued := e.data.Calls(issuertest.BeforeIssue) + e.cluster.Calls(issuertest.BeforeIssue)
+		answers := map[string]bool{}
+		for second := range 3600 {
+			e.clock.advance(time.Second)
+			if second%60 == 0 {
+				e.tick()
+			}
+			for reader := second % 300; reader < 1000; reader += 300 {
+				answers[e.readStatic().Data["token_id"].(string)] = true
+			}
+		}
+		if n := e.data.Calls(issuertest.BeforeIssue) + e.cluster.Calls(issuertest.BeforeIssue) - issued; n != 0 || len(answers) != 1 {
+			t.Errorf("12,000 reads issued %d tokens and returned %d different ones", n, len(answers))
+		}
+	})
 }
 
 func TestStaticRole_BadInput(t *testing.T) {
@@ -160,6 +216,8 @@ func TestStaticRole_BadInput(t *testing.T) {
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "rotation_grace_period": "31m"}, "half"},
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "rotation_window": "1h"}, "rotation_window needs rotation_schedule"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "whenever"}, "cron"},
+		{map[string]any{"write_databases": "m", "rotation_schedule": "TZ=UTC"}, "time zone"},
+		{map[string]any{"write_databases": "m", "rotation_schedule": "CRON_TZ=Europe/Berlin 0 3 * * *"}, "time zone"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "*/5 * * * *"}, "apart"},
 		{map[string]any{"write_databases": "m", "rotation_schedule": "0 3 * * *", "rotation_window": "59m"}, "rotation_window must be at least 1h"},
 		{map[string]any{"write_databases": "m", "rotation_period": "1h", "token_ttl": "1h"}, "token_ttl"},

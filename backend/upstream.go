@@ -12,9 +12,9 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A guardedIssuer is the only way from the engine to a cluster. It refuses every
-// call on a node that may not write to storage, records how and how fast the
-// cluster answered, and marks the errors of the cluster as such.
+// A guardedIssuer is the only way from the engine to a cluster. No call is made on a
+// node that may not write to storage. It records how and how fast the cluster
+// answered, and marks the errors of the cluster as such.
 type guardedIssuer struct {
 	b      *backend
 	issuer issuer.Issuer // nil if the product has no tokens of the type
@@ -66,10 +66,9 @@ func (g guardedIssuer) enter() error {
 	return nil
 }
 
+// Issue issues a token. The caller has called enter, and has stored a record since
+// then, which a node that may not write could not.
 func (g guardedIssuer) Issue(ctx context.Context, r issuer.Request) (issuer.Token, error) {
-	if err := g.enter(); err != nil {
-		return issuer.Token{}, err
-	}
 	began := g.b.now()
 	var token issuer.Token
 	err := g.whileSpreading(ctx, func() (err error) {

@@ -22,6 +22,11 @@ const (
 
 	// roundTime bounds one round of a lane. What is left is due at the next tick.
 	roundTime = 5 * time.Minute
+
+	// clockTolerance is how far the clock may go back before times that were
+	// calculated from it are not believed any more. The clocks of two nodes may
+	// differ by less.
+	clockTolerance = time.Minute
 )
 
 // A worker acts on the records whose deadline has passed, and on the root
@@ -39,6 +44,16 @@ type worker struct {
 	stopped bool
 	busy    map[string]bool // lanes that are running
 	idle    chan struct{}   // closed when the last lane of a stopped worker has ended
+	latest  time.Time       // of the clock, at the beginning of a round
+}
+
+// wasSetBack reports whether the clock has been set back since the last round.
+func (w *worker) wasSetBack(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	back := now.Before(w.latest.Add(-clockTolerance))
+	w.latest = now
+	return back
 }
 
 // run starts do in its own goroutine, unless the lane is still running or the
@@ -98,6 +113,11 @@ func (b *backend) periodic(_ context.Context, req *logical.Request) error {
 func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 	if !b.WriteSafeReplicationState() {
 		return
+	}
+	if b.worker.wasSetBack(b.now()) { // what was planned by the wrong clock may be far in the future
+		b.ledger.Invalidate()
+		b.static.checkAll()
+		b.root.checkNext(time.Time{})
 	}
 	if err := b.ledger.Load(ctx, s); err != nil {
 		if ctx.Err() == nil {

@@ -501,6 +501,10 @@ func (w *world) lookAtTokens() {
 					w.open(read, false)
 				}
 			}
+			if w.mayFail() && w.choice.n(2) == 1 { // so that nobody stores the record a second time
+				w.home.flaky = 2
+				w.beginFault("home fails sometimes", 2*time.Minute, func() { w.home.flaky = 0 })
+			}
 			return
 		}
 	}
@@ -528,9 +532,14 @@ func (w *world) deleteToken() {
 		w.facts.excuse(w, r.TokenID, "somebody has deleted tokens/"+r.Accessor)
 	}
 	w.facts.excuseAccessor(w, r.Accessor, "somebody has deleted tokens/"+r.Accessor)
+	current := w.isCurrent(r)
 	w.request(w.active, logical.DeleteOperation, "tokens/"+r.Accessor, nil, func(t *task) {
-		if t.err == nil {
-			w.checkDeleted(r)
+		if t.err != nil {
+			return
+		}
+		w.checkDeleted(r)
+		if current && w.isCurrent(r) {
+			w.violate("B", "the current token of a static role, %s, was revoked because its record was deleted", r.TokenID)
 		}
 	})
 }

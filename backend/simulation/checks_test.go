@@ -18,7 +18,7 @@ import (
 // The times that the engine promises.
 const (
 	leaseMargin  = 30 * time.Second  // from the last end of a lease to the expiry of its token
-	activeMargin = time.Minute       // from the end of a lease to the deadline of its record
+	activeMargin = 2 * time.Minute   // from the end of a lease to the deadline of its record
 	tolerance    = 2 * time.Second   // of what is rounded to seconds
 	allowedSkew  = 25 * time.Second  // between clocks, below which everything is promised
 	drainTime    = 130 * time.Minute // after the last fault: the longest lease, and some attempts
@@ -556,6 +556,24 @@ func (w *world) checkStaticRead(t *task, role string) {
 		until: w.time().Add(time.Duration(ttl) * time.Second),
 	})
 	w.dirty = true
+}
+
+// isCurrent reports whether the token of a record is certainly the current one of a
+// static role: none is staged that may have taken its place.
+func (w *world) isCurrent(r record) bool {
+	name, ok := strings.CutPrefix(r.Role, "-static-")
+	value := w.store.data[staticPrefix+name]
+	if !ok || value == nil || !w.facts.restoredAt.IsZero() {
+		return false
+	}
+	entry := struct {
+		Current *struct {
+			Accessor string `json:"accessor"`
+		} `json:"current"`
+		Next *struct{} `json:"next"`
+	}{}
+	mustDecode("static-creds", value, &entry)
+	return entry.Current != nil && entry.Current.Accessor == r.Accessor && entry.Next == nil
 }
 
 // A staticChange is a request that changes the token of a static role. While it

@@ -49,14 +49,14 @@ func (w *world) hasFault(name string) bool {
 
 func (w *world) mayFail() bool { return len(w.faults) < w.profile.faultsAtOnce }
 
-// fate decides what happens to an operation: what the present faults do, or a
+// decide decides what happens to an operation: what the present faults do, or a
 // fault that the walk adds.
-func (w *world) fate(g *gate, faults bool) verdict {
+func (w *world) decide(g *gate, faults bool) verdict {
 	if g.from.ended {
 		return verdict{before: errCrashed, after: errCrashed}
 	}
 	if !g.notBefore.IsZero() {
-		return g.fate
+		return g.decided
 	}
 	if err := g.ctx.Err(); err != nil {
 		return verdict{before: err, after: err}
@@ -94,14 +94,14 @@ func (w *world) present(g *gate) verdict {
 		return verdict{before: issuer.ErrUnreachable}
 	case doesNotAnswer:
 		g.notBefore = w.time().Add(30 * time.Second)
-		g.fate = verdict{before: issuer.ErrUnreachable}
+		g.decided = verdict{before: issuer.ErrUnreachable}
 		switch w.choice.n(3) {
 		case 1:
-			g.fate = verdict{after: issuer.ErrUnreachable}
+			g.decided = verdict{after: issuer.ErrUnreachable}
 		case 2:
-			g.fate.late = w.choice.between(time.Second, 40*time.Second)
+			g.decided.late = w.choice.between(time.Second, 40*time.Second)
 		}
-		return g.fate
+		return g.decided
 	case rejectsRoot:
 		return verdict{before: issuer.ErrUnauthorized}
 	}
@@ -308,14 +308,7 @@ func (w *world) pause() {
 			w.turn()
 			return
 		}
-		old := w.active
-		old.deposed = true
-		old.view.freeze()
-		for _, l := range w.leases {
-			old.leases = append(old.leases, *l)
-		}
-		w.takeOver()
-		w.others = append(w.others, old)
+		w.replaceStopped()
 		return
 	}
 	if n := slices.IndexFunc(w.others, func(i *instance) bool { return i.paused }); n >= 0 {
@@ -339,6 +332,19 @@ func (w *world) pause() {
 		w.tracef("%s is stopped", w.active.name)
 		w.active.paused = true
 	}
+}
+
+// replaceStopped gives the leadership of the active node, which is stopped, to the
+// other one.
+func (w *world) replaceStopped() {
+	old := w.active
+	old.deposed = true
+	old.view.freeze()
+	for _, l := range w.leases {
+		old.leases = append(old.leases, *l)
+	}
+	w.takeOver()
+	w.others = append(w.others, old)
 }
 
 // outlive renews the leases, and lets time pass until a former leader that is stopped

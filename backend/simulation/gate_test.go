@@ -27,7 +27,7 @@ type gate struct {
 	arrivedAt time.Time     // on the clock of the bubble
 	shift     time.Duration // of the world, at arrival
 	notBefore time.Time     // of the world: the cluster is slow
-	fate      verdict       // where notBefore is set
+	decided   verdict       // where notBefore is set
 	open      chan verdict
 }
 

@@ -250,7 +250,7 @@ func (w *world) step() bool {
 
 // open opens a gate. faults says whether the walk may add a fault of its own.
 func (w *world) open(g *gate, faults bool) {
-	v := w.fate(g, faults)
+	v := w.decide(g, faults)
 	if g.notBefore.After(w.time()) {
 		w.tracef("%v is delayed", g)
 		return // it waits for an answer that does not come

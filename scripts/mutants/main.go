@@ -7,7 +7,8 @@
 //	# source: where such a bug was seen
 //	# test: ./backend -run TestRenew_Exact
 //
-// Without the line "test", the random walks of backend/simulation must find it.
+// Without the line "test", the random walks of backend/simulation must find it, or
+// their search of every pair of requests.
 // Arguments select the patches whose names contain one of them. MUTANT_TIME (1m) is
 // the time for each. The working tree is not touched.
 package main
@@ -194,7 +195,7 @@ func (m mutant) try(tree string, within time.Duration) (outcome, error) {
 		return outcome{}, err
 	}
 	began := time.Now()
-	o, err := m.test1(tree, within)
+	o, err := m.find(tree, within)
 	if m.test != nil || !o.found {
 		o.taken = time.Since(began).Round(time.Second).String()
 	}
@@ -211,10 +212,14 @@ func command(dir string, name string, args ...string) error {
 	return nil
 }
 
-var violation = regexp.MustCompile(`seed (\d+), product \w+, step \d+ of the walk, after (\d+) walks with (\d+) steps in (\S+): check (\w)`)
+// The errors of the two tests of the simulation.
+var (
+	violation = regexp.MustCompile(`seed (\d+), product \w+, step \d+ of the walk, after (\d+) walks with (\d+) steps in (\S+): check (\w)`)
+	inSearch  = regexp.MustCompile(`product \w+, schedule \[[\d ]*\]: check (\w)`)
+)
 
-// test1 runs the tests on a tree with the mutant.
-func (m mutant) test1(tree string, within time.Duration) (outcome, error) {
+// find runs the tests on a tree with the mutant.
+func (m mutant) find(tree string, within time.Duration) (outcome, error) {
 	if m.test != nil {
 		return m.unitTest(tree)
 	}
@@ -222,14 +227,26 @@ func (m mutant) test1(tree string, within time.Duration) (outcome, error) {
 	if err := command(tree, "go", "test", "-c", "-o", binary, "./backend/simulation"); err != nil {
 		return outcome{}, err // a mutant must compile
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*within+time.Minute)
+	o, err := simulate(tree, binary, 2*within+time.Minute, "TestWalk_FreshSeeds", "SIMULATE_FRESH="+within.String(), "SIMULATE_FIRST=1", "SIMULATE_SHORTEN=no")
+	if o.found || err != nil {
+		return o, err
+	}
+	return simulate(tree, binary, 10*time.Minute, "TestSearch_EveryPairOfRequests")
+}
+
+// simulate runs a test of the simulation, which fails if it finds the mutant.
+func simulate(tree, binary string, within time.Duration, test string, env ...string) (outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.run", "TestWalk_FreshSeeds", "-test.v") //nolint:gosec // built above
+	cmd := exec.CommandContext(ctx, binary, "-test.run", test, "-test.v") //nolint:gosec // a test that this program has built
 	cmd.Dir = tree
-	cmd.Env = append(os.Environ(), "SIMULATE_FRESH="+within.String(), "SIMULATE_FIRST=1", "SIMULATE_SHORTEN=no")
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if found := violation.FindSubmatch(out); found != nil {
 		return outcome{true, "by a walk", string(found[5]), string(found[1]), string(found[2]), string(found[3]), string(found[4])}, nil
+	}
+	if found := inSearch.FindSubmatch(out); found != nil {
+		return outcome{found: true, how: "by search", check: string(found[1])}, nil
 	}
 	switch {
 	case err == nil:

@@ -1,0 +1,116 @@
+package backend_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
+	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
+)
+
+// withClusterClock returns an engine whose cluster has a clock of its own, which does
+// not jump with that of Vault.
+func withClusterClock(t *testing.T) (e *engine, clusterClock *clock) {
+	t.Helper()
+	e = newEngine(t)
+	clusterClock = &clock{now: e.clock.Now()}
+	e.cluster, e.root = issuertest.NewFake(clusterClock.Now)
+	e.data = issuertest.NewFakeOf(e.cluster)
+	e.restart()
+	e.configure()
+	return e, clusterClock
+}
+
+// The answer to an issue is lost, and the clock is ahead for one tick. The list shows
+// the token with an expiry in the past, which does not prove that it has expired.
+func TestClockJump_LostTokenIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h"})
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.try(readOp, "creds/automation", nil)
+		e.cluster.SetHook(nil)
+		e.clock.advance(3 * time.Hour)
+		e.tick()
+		e.clock.advance(-3 * time.Hour)
+		for range 10 {
+			e.pass(time.Minute)
+			clusterClock.advance(time.Minute)
+		}
+		if e.alive() > 0 {
+			t.Errorf("a token without a lease is valid, records %v", e.records())
+		}
+	})
+}
+
+// A revocation fails while the clock is ahead. It is tried again soon after the clock
+// has been set right.
+func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, map[string]any{"ttl": "1h", "max_ttl": "720h"})
+		h := e.creds()
+		e.cluster.SetHook(func(context.Context, issuertest.Step) error { return issuer.ErrUnreachable })
+		if err := e.revoke(h); err == nil {
+			t.Fatal("revoked without a cluster")
+		}
+		e.clock.advance(72 * time.Hour)
+		e.tick()
+		e.clock.advance(-72 * time.Hour)
+		e.cluster.SetHook(nil)
+		e.pass(5 * time.Minute)
+		if e.cluster.Alive(h.secret()) {
+			t.Errorf("the token of an ended lease is valid five minutes after the cluster came back: %v", e.ledger())
+		}
+	})
+}
+
+// A static role changes while the clock is ahead. It changes again one period after
+// the clock has been set right.
+func TestClockJump_StaticRoleIsPlannedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, nil)
+		e.clock.advance(72 * time.Hour)
+		for range 3 {
+			e.tick()
+		}
+		e.clock.advance(-72 * time.Hour)
+		before := e.staticSecret()
+		e.pass(2 * time.Hour)
+		if e.staticSecret() == before {
+			t.Errorf("rotation_period is 1h, and the token did not change in 2 hours: ttl %v", e.readStatic().Data["ttl"])
+		}
+	})
+}
+
+// The clock is set back by 5 s while the token of a static role is issued. The old
+// token is not kept in place of the new one, which is not revoked either.
+func TestClockSetBack_DuringAForcedRotation(t *testing.T) {
+	for name, first := range map[string]bool{"the first token": true, "a later token": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, _ := withClusterClock(t)
+				e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "1h", "defer_initial_creds": first})
+				done := false
+				e.data.SetHook(func(_ context.Context, step issuertest.Step) error {
+					if step == issuertest.AfterIssue && !done {
+						done = true
+						e.clock.advance(-5 * time.Second)
+					}
+					return nil
+				})
+				if status, text := e.tryWrite("rotate-role/fleet", map[string]any{"force": true}); status < 400 {
+					t.Errorf("status %d %s: the new token is not the current one yet", status, text)
+				}
+				e.clock.advance(5 * time.Second)
+				for range 12 {
+					e.clock.advance(time.Second)
+					if !e.data.Alive(e.staticSecret()) {
+						t.Fatal("a read returns a revoked token")
+					}
+				}
+			})
+		})
+	}
+}
