@@ -31,20 +31,20 @@ func (b *backend) pathConfig() *framework.Path {
 			},
 			"account_id": {Type: framework.TypeString, Description: "UUID of the account. Required for product=dedicated."},
 			"cluster_id": {Type: framework.TypeString, Description: "UUID of the cluster. Required for product=dedicated."},
-			"host":       {Type: framework.TypeString, Description: "Host name of the cluster, without scheme or port. Required, except for product=dedicated, where it is only returned with each credential."},
+			"host":       {Type: framework.TypeString, Description: "Host name or address of the cluster, where applications read and write data, without scheme or port. Required, except for product=dedicated, where it is only returned with each credential."},
 			"port":       {Type: framework.TypeString, Description: "Port of the cluster. Default: 8181 for product=core and enterprise, 443 otherwise."},
 			"api_url":    {Type: framework.TypeString, Description: "Origin of the HTTP Management API, which issues database tokens, for example https://cluster.example.com. Default: InfluxData's console for product=dedicated, the host for product=clustered."},
 			"mgmt_token": {
 				Type:         framework.TypeString,
-				Description:  "The root credential of product=dedicated and clustered: the management token that issues and revokes the others. Never returned. Must be given again in a request that changes where it is sent.",
+				Description:  "The root credential of product=dedicated and clustered: the management token with which the engine issues and revokes the others. Never returned. A request that changes where it is sent must contain it.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Management token", Sensitive: true},
 			},
 			"admin_token": {
 				Type:         framework.TypeString,
-				Description:  "The root credential of InfluxDB 3 Core, Enterprise and Cloud: a named admin token. It is to them what mgmt_token is to the other products.",
+				Description:  "The root credential of product=core, enterprise and cloud: the named admin token with which the engine issues and revokes the others. Never returned. A request that changes where it is sent must contain it.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Admin token", Sensitive: true},
 			},
-			"mgmt_token_id": {Type: framework.TypeString, Description: "ID of the root credential, a UUID. Default: found in the list of the cluster, if exactly one valid token begins like mgmt_token."},
+			"mgmt_token_id": {Type: framework.TypeString, Description: "UUID of mgmt_token. Default: found in the list of the cluster, if exactly one valid token has the first characters of mgmt_token."},
 			"ca_cert":       {Type: framework.TypeString, Description: "CA certificates of the cluster, in PEM. Default: those of the operating system."},
 			"client_cert":   {Type: framework.TypeString, Description: "Client certificate for the cluster, in PEM."},
 			"client_key": {
@@ -55,16 +55,16 @@ func (b *backend) pathConfig() *framework.Path {
 			"insecure_tls":               {Type: framework.TypeBool, Description: "Do not verify the certificate of the cluster. Anyone who can answer in its place receives the root credential. Default: false."},
 			"disable_tls":                {Type: framework.TypeBool, Description: "Use plain text; not for product=dedicated, and for product=cloud with a loopback address only. Default: false."},
 			"request_timeout":            {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Timeout.Seconds()), Description: "Time limit of one request to the cluster, 1s to 40s. Default: 30s."},
-			"max_parallel":               {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "Number of requests to the cluster at the same time, 1 to 64. Default: 4."},
+			"max_parallel":               {Type: framework.TypeInt, Default: defaultConfig.MaxParallel, Description: "Number of requests to the cluster at the same time, 1 to 64. Mounts with the same cluster share it. Default: 4."},
 			"rotation_period":            {Type: framework.TypeDurationSecond, Description: "Time between rotations of the root credential, at least 1h. Default: 0, no periodic rotation."},
 			"rotation_schedule":          {Type: framework.TypeString, Description: "Cron expression of five fields, in UTC, at which the root credential is rotated, for example \"0 3 * * SAT\". Activations must be at least 1h apart. Excludes rotation_period. Default: none."},
 			"rotation_window":            {Type: framework.TypeDurationSecond, Description: "How long after an activation of rotation_schedule the rotation may begin, at least 1h. If it cannot, it waits for the next activation. Default: 0, no limit."},
-			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false, which rotates it after rotation_period or at rotation_schedule, and before it expires if the engine issued it."},
-			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential. Default: three rotation periods, or 8760h without a period. 0: it never expires, which product=core, enterprise and cloud do not allow."},
+			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false. The engine then rotates it after rotation_period or at rotation_schedule. It also rotates it before it expires, if one of the two is set or if the engine issued it."},
+			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential, at least twice the longest rotation interval. Default: three times that interval, or 8760h without rotation_period and rotation_schedule. 0: it never expires, which is not allowed for product=core, enterprise and cloud."},
 			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout, and at least 1m for product=core, enterprise and cloud."},
-			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or a warning is given if nothing rotates it. Default: 168h."},
+			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or answers warn if nothing rotates it. Default: 168h."},
 			"verify":                     {Type: framework.TypeBool, Default: true, Description: "List the tokens of the cluster with the new settings first, and store nothing if that fails. Default: true."},
-			"same_cluster":               {Type: framework.TypeBool, Description: "The new host, port or IDs are other names of the configured cluster. Default: false."},
+			"same_cluster":               {Type: framework.TypeBool, Description: "Declares that the new host, port or IDs are new names of the configured cluster. Default: false."},
 			"force":                      {Type: framework.TypeBool, Query: true, Description: "Move to another cluster, or delete the config, although the ledger holds tokens. This mount cannot revoke those tokens afterwards; they stay valid until they expire. Default: false."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -97,14 +97,14 @@ nothing else. Before anything is stored, the tokens of the cluster are listed
 with the new settings (unless verify=false). If that fails, nothing is stored.
 
 The root credential is stored seal-wrapped and never returned. It is sent only to
-the place that it was written for: a request that changes product, host, port,
+the address that it was written for: a request that changes product, host, port,
 api_url, ca_cert, insecure_tls or disable_tls must contain mgmt_token, or
 admin_token, again.
 
 While the ledger holds tokens of the cluster, moving to another cluster or
-deleting the config needs force=true. If the cluster only has a new name, use
-same_cluster=true. It is not needed if the cluster sends a UUID that config knows.
-Reading works while the cluster is out of reach.
+deleting the config needs force=true. If the same cluster has a new name, use
+same_cluster=true instead; this is not needed if config shows a cluster_uuid and
+the server sends the same UUID. A read of config does not ask the cluster.
 `,
 	}
 }

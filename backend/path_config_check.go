@@ -45,14 +45,14 @@ func (b *backend) pathConfigCheck() *framework.Path {
     vault write -f influxdb/config/check
     vault write influxdb/config/check token_type=database
 
-Checks the vendor's program (not every kind of token needs one), lists the tokens
-of the cluster, issues a token that expires in ten minutes, finds it by its tag,
-compares the clocks, revokes the token, and sees in the list that it is revoked. It
+Checks influxctl (if the product and token type need it), lists the tokens of the
+cluster, issues a token that expires in ten minutes, finds it by its tag, compares
+the clocks, revokes the token, and checks that the list shows it as revoked. It
 stops at the first step that fails, and says which one it is and what to do.
 
 It is not documented whether a management token may issue others on every
-cluster. This check finds out. Its token is in the ledger like any other, so a
-check that is interrupted leaves no valid token behind.
+cluster. This check finds out. The token of the check is in the ledger, so the
+engine revokes it also if the check is interrupted.
 `,
 	}
 }

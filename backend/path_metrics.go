@@ -34,14 +34,17 @@ func (b *backend) pathMetrics() *framework.Path {
 
 Like every path, it needs a Vault token with a policy that allows the read.
 
-Counters begin at 0 when the plugin starts. In influxdb_secrets_operations_total,
-result is success, refused (a limit of the role was reached, or the cluster
-refused the request itself) or failed (everything else: the cluster is out of
-reach or does not accept the root credential, the outcome is unknown, or the
-storage failed).
+Counters begin at 0 when the plugin starts. The results of
+influxdb_secrets_operations_total are:
 
-The numbers of tokens are absent as long as the ledger is not loaded. Times are
-absent if there is no such time.
+  success
+  refused  the engine did not allow it, for example because of max_active, or the
+           cluster refused the request itself
+  failed   everything else: the cluster is out of reach or does not accept the root
+           credential, the outcome is unknown, or the storage failed
+
+The numbers of tokens are absent until the ledger is loaded. A time that does not
+exist is absent.
 `,
 	}
 }
@@ -195,5 +198,5 @@ func (b *backend) programMetrics(ctx context.Context, c config, page *metricsPag
 		return
 	}
 	_, err := driver.Program(ctx)
-	page.gauge("program_ok", "Whether the vendor's program can be used.", sample(truth(err == nil)))
+	page.gauge("program_ok", "Whether influxctl can be used.", sample(truth(err == nil)))
 }

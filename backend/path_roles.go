@@ -36,17 +36,17 @@ func (b *backend) pathRole() *framework.Path {
 			"name":        {Type: framework.TypeString, Required: true, Description: "Name of the role: letters, digits, - . and _, at most 128 characters."},
 			"ttl":         {Type: framework.TypeDurationSecond, Default: int(defaultTTL.Seconds()), Description: "Length of a lease, and of a renewal. Default: 1h."},
 			"max_ttl":     {Type: framework.TypeDurationSecond, Description: "Length of a lease with all its renewals. It decides the expiry of the token. Default: 0, the same as ttl, so that leases are not renewable."},
-			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "Template for the description of the tokens, with the fields .RoleName, .DisplayName, .EntityID and .MountPoint, if, and a few functions. The engine puts its tag in front and cuts the result to 100 characters. Default: role and display name."},
+			"description": {Type: framework.TypeString, Default: defaultDescription, Description: "Template for the description of the tokens, with the fields .RoleName, .DisplayName, .EntityID and .MountPoint. It may contain `if` and some functions. The engine puts its tag in front and cuts the result to 100 characters. Default: role and display name."},
 			"token_type": {
 				Type: framework.TypeString, Default: Management, AllowedValues: []any{Management, adminType, Database},
-				Description: "Type of the tokens: `management` (or `admin`, which means the same), with full administrative rights, or `database`, which reads and writes data and does not exist with product=core. Default: management.",
+				Description: "Type of the tokens. `management` (or `admin`, which means the same): full administrative rights. `database`: reads and writes data; not for product=core. Default: management.",
 			},
 			"read_databases":  {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
 			"write_databases": {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
 			"max_active":      {Type: framework.TypeInt, Description: "Number of tokens of the role that may exist at the same time. Default: 0, no limit."},
 			"revoke_on": {
 				Type: framework.TypeString, Default: revokeOnLease, AllowedValues: []any{revokeOnLease, ledger.RevokeOnExpiry},
-				Description: "When the tokens are revoked: `lease`, when the lease ends, or `expiry`, when max_ttl is over, also if the lease ends earlier. Default: lease.",
+				Description: "When the tokens are revoked. `lease`: when the lease ends. `expiry`: when the token expires, also if the lease ends earlier. Default: lease.",
 			},
 			"metadata": {Type: framework.TypeKVPairs, Description: "Map that is returned with each credential, as key=value or in JSON. The key deletion_time is not allowed. Default: none."},
 		},
@@ -69,19 +69,19 @@ func (b *backend) pathRole() *framework.Path {
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault write influxdb/roles/telegraf token_type=database write_databases=metrics max_ttl=24h
 
-The expiry of a token cannot be changed after it was issued. So it is set to the
-last moment that the lease can have, after max_ttl, plus 30 seconds. Within that
-time the lease can be renewed. max_ttl=0 means the same as ttl: no renewals.
+The expiry of a token is fixed when the token is issued: 30 seconds after the
+latest time at which the lease can end. max_ttl decides that time. Until then the
+lease can be renewed. max_ttl=0 means the same as ttl: no renewals.
 
 Reading a role shows what a credential would get now (effective_ttl,
-effective_max_ttl, renewable) and which limit decided: that of the role, or the
+effective_max_ttl, renewable) and which limit decides: that of the role, or the
 maximum lease TTL of the mount.
 
-A token is normally revoked when its lease ends, which it also does when the Vault
-token that read it ends. With revoke_on=expiry it stays valid until its expiry,
-for example for a job that outlives the login that read it. The lease then lasts
-for all of max_ttl and cannot be renewed. The token still counts in max_active,
-and only deleting tokens/:accessor revokes it early.
+By default a token is revoked when its lease ends. The lease also ends when the
+Vault token that read it ends. With revoke_on=expiry the token stays valid until
+its expiry, for example for a job that continues after its login has ended. The
+lease then lasts for all of max_ttl and cannot be renewed. The token counts in
+max_active until its expiry, and only deleting tokens/:accessor revokes it early.
 
 Deleting a role does not end its leases. They can be revoked, but not renewed.
 `,

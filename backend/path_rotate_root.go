@@ -38,16 +38,16 @@ The new one expires after rotation_ttl and is rotated again before it expires,
 unless disable_automated_rotation is set. A crash at any moment leaves a root
 credential that works.
 
-Everything else that uses the old root credential stops working: give other
+Every other program that uses the old root credential stops working. Give other
 programs credentials of their own first.
 
-A new token may need minutes until the cluster accepts it. The answer then says
-state=proving, the old root credential stays in use, and the rotation continues
-by itself. See status.
+A cluster may take minutes until it accepts a new token. The answer then says
+state=proving, the old root credential stays in use, and the engine continues the
+rotation on its own. See status.
 
-The old root credential can be revoked only if its ID is known. See mgmt_token_id
-of config. The operator token _admin of InfluxDB 3 Core, Enterprise and Cloud cannot
-be rotated: create a named admin token and write that to config.
+The rotation needs the ID of the old root credential. See mgmt_token_id of config.
+The operator token _admin of InfluxDB 3 Core, Enterprise and Cloud cannot be
+rotated: create a named admin token and write that to config.
 
 The answer names the credentials in mgmt_token_id and previous_mgmt_token_id, or in
 admin_token_id and previous_admin_token_id where config has admin_token.

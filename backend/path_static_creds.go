@@ -158,9 +158,9 @@ func (b *backend) pathRotateRole() *framework.Path {
     vault write -f influxdb/rotate-role/metrics
     vault write influxdb/rotate-role/metrics force=true
 
-Changes to the token that is staged, or issues one. The previous token stays valid
-for the grace period, unless force=true. With rotation_period, the period begins
-again; a rotation_schedule does not change.
+Readers get the next token at once: the one that is staged, or else a new one. The
+previous token stays valid for the grace period, unless force=true. With
+rotation_period, the period begins again; a rotation_schedule does not change.
 `,
 	}
 }

@@ -37,7 +37,7 @@ func (b *backend) pathStaticRole() *framework.Path {
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the static role: letters, digits, - . and _, at most 128 characters."},
 			"token_type": {
 				Type: framework.TypeString, Default: Database, AllowedValues: []any{Management, adminType, Database},
-				Description: "Type of the token: `database`, which reads and writes data, or `management` (or `admin`, which means the same), with full administrative rights. Default: database.",
+				Description: "Type of the token. `database`: reads and writes data; not for product=core. `management` (or `admin`, which means the same): full administrative rights. Default: database.",
 			},
 			"read_databases":             {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may read, comma-separated; * means all."},
 			"write_databases":            {Type: framework.TypeCommaStringSlice, Description: "Databases that a database token may write, comma-separated; * means all."},
@@ -72,10 +72,10 @@ func (b *backend) pathStaticRole() *framework.Path {
 All readers of static-creds/:name get the same token, without a lease. It is meant
 for fleets: the number of tokens does not depend on the number of readers.
 
-The next token is issued before it is needed. At the time of the change, readers
-get it, and the previous one stays valid for rotation_grace_period. A reader that
-reads again when the ttl of the answer is over never holds a token that the
-cluster refuses.
+The next token is issued before it is needed. From the time of the change on,
+readers get the next token. The previous one stays valid for rotation_grace_period.
+A reader should read again when the ttl of the answer is over, and has that time to
+do so.
 
 A change of token_type, databases or description takes effect at the next change
 of the token. Deleting the role revokes its tokens at once.

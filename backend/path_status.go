@@ -37,16 +37,16 @@ func (b *backend) pathStatus() *framework.Path {
 		},
 		HelpSynopsis: "Show the health of the mount, without asking the cluster.",
 		HelpDescription: `
-Shows the vendor's program and its version, how the cluster answered most recently
-(since the plugin started), the root credential, and the ledger:
+Shows influxctl and its version, the last answers of the cluster since the plugin
+started, the root credential, and the ledger:
 
-  ledger_loaded    the following counts are complete; they are absent otherwise
+  ledger_loaded    whether the following counts are known; otherwise they are absent
   tokens_issuing   tokens whose creation is not confirmed
-  tokens_active    tokens that a lease holds
+  tokens_active    tokens that a lease, a static role or revoke_on=expiry holds
   tokens_revoking  tokens that must be revoked and have not been revoked yet
 
-tokens_on_other_clusters counts those of them that were issued on a cluster that
-config does not name any more.
+tokens_on_other_clusters counts the tokens, of all states, that were issued on
+another cluster than the one in config.
 `,
 	}
 }

@@ -73,18 +73,22 @@ func (b *backend) pathToken() *framework.Path {
 			logical.UpdateOperation: operation(b.tokenForget, "forget", noContent),
 			logical.DeleteOperation: operation(b.tokenDelete, "revoke", noContent),
 		},
-		HelpSynopsis: "Read the record of a token, revoke the token now, or forget it.",
+		HelpSynopsis: "Read the record of a token, revoke the token now, or delete its record.",
 		HelpDescription: `
-A token is issuing while its creation is not confirmed, active while a lease holds
-it, and revoking when it must be revoked and has not been revoked yet; the engine
-keeps trying. When a token is known to be revoked or expired, its record is
-deleted.
+The states of a token:
 
-Deleting revokes the token at once, also under a valid lease. The revocation of
-the lease then has nothing left to do.
+  issuing   its creation is not confirmed
+  active    a lease, a static role or revoke_on=expiry holds it
+  revoking  it must be revoked and has not been revoked yet; the engine keeps trying
 
-If the cluster of a token is gone for good, nothing can revoke the token, and its
-record stays until it has expired. To delete the record earlier:
+When a token is known to be revoked or expired, its record is deleted.
+
+A delete revokes the token at once, also under a valid lease. A later revocation of
+the lease succeeds without a request to the cluster.
+
+If the cluster of a token is gone for good, nothing can revoke the token. Its
+record stays until the token has expired; with InfluxDB 3 Core, Enterprise and
+Cloud it stays longer. To delete the record earlier:
 
     vault write influxdb/tokens/<accessor> forget=true
 

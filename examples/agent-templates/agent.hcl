@@ -6,6 +6,9 @@
 # again before the old token ends. A path of static-creds/ has no lease: the Agent
 # reads it again when the ttl of the answer is over.
 #
+# Prepare the login as in ../vault-agent/README.md, with policy.hcl of this folder, and
+# create the folder for the files: mkdir -m 700 rendered
+#
 # A test renders them with a real Agent.
 
 auto_auth {

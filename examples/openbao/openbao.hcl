@@ -1,5 +1,5 @@
-# An OpenBao server (2.5 or newer) that comes up with the plugin, the mount, its
-# config and its roles, without a command. Everything secret is in files beside it.
+# An OpenBao server (2.5 or newer) that sets up the plugin, the mount, its config and
+# its roles when it starts, without a command. All secrets are in separate files.
 #
 # The initialize blocks run once, at the first start. Afterwards, change the mount by
 # its API. Policies are those of ../policies.

@@ -1,7 +1,7 @@
-# For one application: tokens of its own role, and the end of its own leases.
+# For one application: it may read tokens of its own role, and revoke its own leases.
 # Make one policy per role. The role here is telegraf.
 #
-# A test loads this file as it is. It supposes a mount at influxdb/.
+# A test loads this file as it is. It assumes a mount at influxdb/.
 
 # POST is the same as GET, with ttl in the body.
 path "influxdb/creds/telegraf" {

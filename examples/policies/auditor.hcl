@@ -1,7 +1,7 @@
 # For auditors: read everything but credentials, change nothing. None of these
 # paths answers a secret.
 #
-# A test loads this file as it is. It supposes a mount at influxdb/.
+# A test loads this file as it is. It assumes a mount at influxdb/.
 
 path "influxdb/config" {
   capabilities = ["read"]

@@ -1,7 +1,7 @@
 # For operators of the engine: config, roles, repairs. It does not allow reading
 # credentials.
 #
-# A test loads this file as it is. It supposes a mount at influxdb/.
+# A test loads this file as it is. It assumes a mount at influxdb/.
 
 path "influxdb/config" {
   capabilities = ["create", "update", "read", "delete"]

@@ -3,9 +3,11 @@
 #
 #   curl --unix-socket proxy.sock http://localhost/v1/influxdb/creds/telegraf
 #
-# It needs a role of AppRole with policy.hcl. Paths are relative to the folder in
-# which the Proxy is started. VAULT_ADDR and VAULT_CACERT set the address and the CA
-# of Vault.
+# Prepare the login as in ../vault-agent/README.md, with policy.hcl of this folder, and
+# start the Proxy: vault proxy -config=proxy.hcl
+#
+# Paths are relative to the folder in which the Proxy is started. VAULT_ADDR and
+# VAULT_CACERT set the address and the CA of Vault.
 #
 # A test runs it.
 
