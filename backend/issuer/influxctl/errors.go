@@ -1,6 +1,7 @@
 package influxctl
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -155,6 +156,17 @@ var (
 	// noun matches what a text may say was not found.
 	noun = texts(`\b(token|account|cluster|organi[sz]ation|user|profile|file|directory|config|configuration|command|help|host|address|server|service|method|page|path|route|endpoint|url)s?\b`)
 )
+
+// deadText matches texts that may be the answer for a token that has expired or is
+// revoked already. They are not documented: docs/vendor-facts.md, "revoke-again".
+var deadText = texts(`expired`, `already`, `revoked`, `not active`, `inactive`, `not ?found`, `no such`, `not exist`, `failed ?precondition`, `invalid ?argument`)
+
+// mayMeanExpired reports whether a run that failed with err may have failed because
+// its token has expired. Another failure has another cause, and an expiry that has
+// passed by the clock of this machine, which may be wrong, does not settle it.
+func mayMeanExpired(err error, printed string) bool {
+	return !errors.Is(err, issuer.ErrUnauthorized) && !errors.Is(err, issuer.ErrUnreachable) && deadText.MatchString(printed)
+}
 
 // saysUnknownToken reports whether the error text of a run with one ID says that
 // the cluster does not know this token. The vendor does not document the text

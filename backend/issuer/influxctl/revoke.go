@@ -83,7 +83,7 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 	for _, id := range ids {
 		info, ok := listed[id]
 		switch {
-		case ok && info.Dead(c.driver.now()):
+		case ok && !info.RevokedAt.IsZero(), ok && err == nil && info.Dead(c.driver.now()):
 		case ok && err == nil:
 			failed[id] = fmt.Errorf("influxctl management revoke: it reported success, but %s is listed as active", id)
 		default:
@@ -98,18 +98,18 @@ func (c *cluster) revokeTogether(ctx context.Context, ids []string) (failed map[
 // others.
 func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]error {
 	failed := map[string]error{}
-	unknown := map[string]bool{} // by ID: the program says that there is no such token
+	printed := map[string]string{} // by ID: what the run printed that failed
 	var check []string
 	for i, id := range ids {
-		printed, err := c.runRevoke(ctx, []string{id})
+		text, err := c.runRevoke(ctx, []string{id})
 		switch {
 		case err == nil:
 			continue
 		case !failure.WasSent(err): // the next run would fail in the same way
 			maps.Copy(failed, forAll(ids[i:], err))
-			return c.settle(ctx, check, unknown, failed)
+			return c.settle(ctx, check, printed, failed)
 		}
-		failed[id], unknown[id] = err, saysUnknownToken(printed)
+		failed[id], printed[id] = err, text
 		check = append(check, id)
 		if ctx.Err() != nil || errors.Is(err, issuer.ErrUnreachable) { // as would the next
 			notTried := failure.NotSent(failure.New("not tried, because another run failed: "+err.Error(), kindsForOthers(err)...))
@@ -117,7 +117,7 @@ func (c *cluster) revokeSingly(ctx context.Context, ids []string) map[string]err
 			break
 		}
 	}
-	return c.settle(ctx, check, unknown, failed)
+	return c.settle(ctx, check, printed, failed)
 }
 
 // kindsForOthers returns the sentinels of an error about one token that hold for
@@ -133,8 +133,8 @@ func kindsForOthers(err error) []error {
 }
 
 // settle reads a list and decides about the tokens ids, whose own runs have
-// failed with the errors in failed.
-func (c *cluster) settle(ctx context.Context, ids []string, unknown map[string]bool, failed map[string]error) map[string]error {
+// printed a text and failed with the errors in failed.
+func (c *cluster) settle(ctx context.Context, ids []string, printed map[string]string, failed map[string]error) map[string]error {
 	if len(ids) == 0 {
 		return failed
 	}
@@ -145,11 +145,11 @@ func (c *cluster) settle(ctx context.Context, ids []string, unknown map[string]b
 		switch {
 		case listErr != nil:
 			failed[id] = unsettled(err, listErr)
-		case ok && info.Dead(c.driver.now()):
+		case ok && (!info.RevokedAt.IsZero() || info.Dead(c.driver.now()) && mayMeanExpired(err, printed[id])):
 			delete(failed, id)
 		case ok:
-			failed[id] = fmt.Errorf("%s is listed as active: %w", id, err)
-		case unknown[id]:
+			failed[id] = fmt.Errorf("%s is not listed as revoked: %w", id, err)
+		case saysUnknownToken(printed[id]):
 			failed[id] = failure.New(fmt.Sprintf("%s is not listed: %v", id, err), issuer.ErrUnknown)
 		default:
 			failed[id] = fmt.Errorf("%s is not listed: %w", id, err)

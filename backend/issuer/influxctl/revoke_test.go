@@ -86,6 +86,36 @@ func TestRevoke_StatusZeroWithAFailureIsNoProof(t *testing.T) {
 	}
 }
 
+// The clock of this machine may be wrong, so an expiry that has passed settles a
+// failure only if the failure may be the answer for an expired token.
+func TestRevoke_ExpiryDoesNotExplainEveryFailure(t *testing.T) {
+	const expired = `{"id":"a","expires_at":{"seconds":1767323045}}`
+	for stderr, want := range map[string]string{
+		"code = FailedPrecondition desc = token expired":             "",
+		"code = Unknown desc = token is not active: already revoked": "",
+		"code = NotFound desc = token not found":                     "",
+		"code = InvalidArgument":                                     "",
+		"code = Internal desc = x":                                   "failed",
+		"code = PermissionDenied":                                    "failed",
+		"code = Unauthenticated desc = token expired":                "failed",
+		"code = Unavailable desc = connection refused":               "failed",
+		"code = ResourceExhausted":                                   "failed",
+		"something went wrong":                                       "failed",
+	} {
+		for _, ids := range [][]string{{"a"}, {"a", "b"}} {
+			s := newFixture(t, script{"revoke": {Exit: 1, Stderr: stderr}, "list": {Stdout: "[" + expired + `,{"id":"b","revoked_at":{"seconds":1767323045}}]`}})
+			failed := s.open().Revoke(t.Context(), ids...)
+			if kindOf(failed["a"]) != want || failed["b"] != nil {
+				t.Errorf("%s, %v: %q, want %q: %v", stderr, ids, kindOf(failed["a"]), want, failed)
+			}
+		}
+	}
+	s := newFixture(t, script{"revoke": {}, "list": {Stdout: "[" + expired + `,{"id":"b","revoked_at":{"seconds":1767323045}}]`}})
+	if failed := s.open().Revoke(t.Context(), "a", "b"); len(failed) > 0 || len(s.runs("revoke")) != 1 {
+		t.Errorf("a run that succeeded: %v", failed)
+	}
+}
+
 func kindOf(err error) string {
 	switch {
 	case err == nil:

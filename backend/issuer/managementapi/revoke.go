@@ -28,7 +28,7 @@ func (c *cluster) Revoke(ctx context.Context, ids ...string) map[string]error {
 
 var (
 	errNotAnID    = errors.New("this is not the id of a token")
-	errActive     = errors.New("the cluster lists the token as active")
+	errActive     = errors.New("the cluster does not list the token as revoked")
 	errOtherToken = errors.New("the answer is about another token")
 	errMoved      = errors.New("the cluster lists its tokens at another path now")
 	errEmptyList  = errors.New("the list at the path with account_id and cluster_id is empty: these may be the IDs of another account, so check them in config")
@@ -70,10 +70,21 @@ func (c *cluster) revokeOne(ctx context.Context, id string) error {
 		return fmt.Errorf("%w; reading the token failed too: %w", err, readErr)
 	case missing != "":
 		return &notFound{err, missing}
-	case info.Dead(c.driver.options.Now()):
+	case !info.RevokedAt.IsZero(), info.Dead(c.driver.options.Now()) && mayMeanExpired(r.Status):
 		return nil
 	}
 	return fmt.Errorf("%w: %w", errActive, err)
+}
+
+// mayMeanExpired reports whether a status may be the answer to a DELETE of a token
+// that has expired. Another failure has another cause, and an expiry that has passed
+// by the clock of this machine, which may be wrong, does not settle it.
+func mayMeanExpired(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	}
+	return status/100 == 2 || status/100 == 4
 }
 
 // read returns what the API says about one token. If the API answers 404, missing
