@@ -95,6 +95,9 @@ func (w *world) present(g *gate) verdict {
 	case doesNotAnswer:
 		g.notBefore = w.time().Add(30 * time.Second)
 		g.decided = verdict{before: issuer.ErrUnreachable}
+		if g.after {
+			return g.decided
+		}
 		// The cluster has received the request now, so its effect does not wait for a
 		// process that is stopped.
 		switch w.choice.n(3) {

@@ -268,5 +268,5 @@ func (h *haStage) mustHaveIssuedAccountedFor(t *testing.T, before int) {
 	if n := len(h.issued()) - before; n != 1 {
 		t.Errorf("%d tokens were created, want 1", n)
 	}
-	h.atLeader(t).mustAccountFor(t, time.Hour+2*time.Minute)
+	h.atLeader(t).mustAccountFor(t, time.Hour+deadlineMargin)
 }
