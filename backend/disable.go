@@ -60,9 +60,7 @@ func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
 	if err := b.ledger.Load(ctx, s); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(b.ledger.Settled(), func(e ledger.Entry) bool {
-		return e.State == ledger.Active && isRoleName(e.Role) && !e.OutlivesLease
-	}) {
+	if slices.ContainsFunc(b.ledger.Settled(), func(e ledger.Entry) bool { return e.State == ledger.Active && endsWithLease(e) }) {
 		return errStillLeased
 	}
 	if err := b.leadership.prove(ctx, s, b.now()); err != nil {
@@ -91,6 +89,9 @@ func (b *backend) revokeRest(ctx context.Context, s logical.Storage) error {
 	return err
 }
 
+// endsWithLease reports whether a token is of a lease and must end with it.
+func endsWithLease(e ledger.Entry) bool { return isRoleName(e.Role) && !e.OutlivesLease }
+
 // revokeOthers revokes all leased tokens of a mount that is being disabled or
 // moved, except one. Vault revokes its leases one after the other then, which
 // would take a request to the cluster for each.
@@ -100,7 +101,7 @@ func (b *backend) revokeOthers(ctx context.Context, s logical.Storage, except st
 		return
 	}
 	others := slices.DeleteFunc(b.ledger.Settled(), func(e ledger.Entry) bool {
-		return e.Accessor == except || !isRoleName(e.Role) || e.OutlivesLease
+		return e.Accessor == except || !endsWithLease(e)
 	})
 	slices.SortFunc(others, func(x, y ledger.Entry) int { // those without an ID need a list: last
 		return cmp.Compare(y.TokenID, x.TokenID)

@@ -16,8 +16,8 @@ const stateTime = time.Second
 // each question is a call to Vault.
 //
 // So an engine may believe for a second that its node may write although it may not
-// any more. Every act on a cluster follows a write to storage, which such a node
-// cannot make.
+// any more. It can list tokens then, but not issue or revoke one: a write to storage,
+// which such a node cannot make, comes before both.
 type systemView struct {
 	logical.SystemView
 	now func() time.Time

@@ -12,8 +12,8 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 )
 
-// A guardedIssuer is the only way from the engine to a cluster. No call is made on a
-// node that may not write to storage. It records how and how fast the cluster
+// A guardedIssuer is the only way from the engine to a cluster. A node that may not
+// write to storage makes no call, but see systemView. It records how and how fast the cluster
 // answered, and marks the errors of the cluster as such.
 type guardedIssuer struct {
 	b      *backend

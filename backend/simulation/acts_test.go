@@ -527,7 +527,10 @@ func (w *world) deleteToken() {
 	if len(keys) == 0 {
 		return
 	}
-	r := w.facts.now.records[keys[w.choice.n(len(keys))]]
+	w.deleteRecord(w.facts.now.records[keys[w.choice.n(len(keys))]])
+}
+
+func (w *world) deleteRecord(r record) {
 	if r.TokenID != "" {
 		w.facts.excuse(w, r.TokenID, "somebody has deleted tokens/"+r.Accessor)
 	}

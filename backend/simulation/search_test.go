@@ -69,7 +69,7 @@ var searched = []struct {
 	{"read", func(w *world) { w.read("limited", 0, 0) }},
 	{"renew", func(w *world) { w.renew(w.active, w.leases[0], 0) }},
 	{"revoke", func(w *world) { w.revoke(w.leases[0], nil) }},
-	{"delete the record", (*world).deleteFirst},
+	{"delete the record", func(w *world) { w.deleteRecord(w.facts.now.records[w.leases[0].field("accessor")]) }},
 	{"rotate the root credential", (*world).rotateRoot},
 	{"replace the root credential", func(w *world) {
 		data := map[string]any{}
@@ -94,19 +94,6 @@ var searched = []struct {
 		w.request(w.active, logical.UpdateOperation, "tidy", map[string]any{"revoke_unknown": w.facts.tag}, func(*task) {})
 	}},
 	{"tick", func(w *world) { w.request(w.active, logical.RollbackOperation, "", nil, nil) }},
-}
-
-// deleteFirst deletes the record of the first lease.
-func (w *world) deleteFirst() {
-	accessor := w.leases[0].field("accessor")
-	r := w.facts.now.records[accessor]
-	w.facts.excuse(w, r.TokenID, "somebody has deleted tokens/"+accessor)
-	w.facts.excuseAccessor(w, accessor, "somebody has deleted tokens/"+accessor)
-	w.request(w.active, logical.DeleteOperation, "tokens/"+accessor, nil, func(t *task) {
-		if t.err == nil {
-			w.checkDeleted(r)
-		}
-	})
 }
 
 // TestSearch_EveryPairOfRequests runs every pair of requests at the same time, in
@@ -146,11 +133,7 @@ func search(t *testing.T, product int, s *schedule, tracing bool, requests ...fu
 		cryptotest.SetGlobalRandom(t, 1)
 		w = newWorld(recorded([][]int{{product}}), tracing)
 		defer w.stop()
-		w.home, _ = newCluster(w, "home")
-		w.away, _ = newCluster(w, "away")
-		w.active = w.start(0, false)
-		w.nextTick = w.time().Add(tickInterval)
-		w.setUp()
+		w.begin()
 		w.prepare()
 		for _, send := range requests {
 			if w.failure == nil {

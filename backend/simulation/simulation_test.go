@@ -115,13 +115,18 @@ func walk(t *testing.T, seed uint64, choice *chooser, tracing bool) (w *world) {
 	return w
 }
 
-// run makes the walk.
-func (w *world) run() {
+// begin makes the clusters and the first engine, and configures it.
+func (w *world) begin() {
 	w.home, _ = newCluster(w, "home")
 	w.away, _ = newCluster(w, "away")
 	w.active = w.start(0, false)
 	w.nextTick = w.time().Add(tickInterval)
 	w.setUp()
+}
+
+// run makes the walk.
+func (w *world) run() {
+	w.begin()
 	for w.step() {
 		continue
 	}

@@ -16,6 +16,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func main() {
 }
 
 func run(selected []string) error {
-	within, err := time.ParseDuration(defaultTo(os.Getenv("MUTANT_TIME"), "1m"))
+	within, err := time.ParseDuration(cmp.Or(os.Getenv("MUTANT_TIME"), "1m"))
 	if err != nil {
 		return fmt.Errorf("MUTANT_TIME: %w", err)
 	}
@@ -73,13 +74,6 @@ func run(selected []string) error {
 		return fmt.Errorf("not found: %s", strings.Join(missed, ", "))
 	}
 	return nil
-}
-
-func defaultTo(value, otherwise string) string {
-	if value == "" {
-		return otherwise
-	}
-	return value
 }
 
 // A mutant is a bug that can be planted.
