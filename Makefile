@@ -56,7 +56,7 @@ chaos: ## disturb three nodes $CHAOS_DISTURBANCES times (210) in the order of $C
 	CHAOS_DISTURBANCES=$${CHAOS_DISTURBANCES:-210} $(LONG) -run TestChaos
 
 .PHONY: simulate
-simulate: ## random walks through the engine on two nodes with faults, from new seeds, for $SIMULATE_FOR (10m); $SIMULATE_SEED repeats one
+simulate: ## random walks through the engine on two nodes with faults, from new seeds, for $SIMULATE_FOR (10m); a failure prints how to repeat it
 	SIMULATE_FRESH=$${SIMULATE_FOR:-10m} go test -count=1 -v -timeout 2h -run 'TestWalk_FreshSeeds' ./backend/simulation
 
 .PHONY: kills

@@ -67,13 +67,15 @@ start() {
 	set +m
 }
 
-# await COMMAND ARG... repeats a command until it succeeds, for at most 30 s.
+# await COMMAND ARG... repeats a command until it succeeds, while the server that was
+# started last runs, for at most 30 s.
 await() {
 	for _ in $(seq 150); do
 		! "$@" >/dev/null 2>&1 || return 0
+		kill -0 "${started[${#started[@]} - 1]}" 2>/dev/null || break
 		sleep 0.2
 	done
-	echo "dev.sh: timed out waiting for: $*" >&2
+	echo "dev.sh: the server ended, or 30 seconds passed, before this succeeded: $*" >&2
 	return 1
 }
 
@@ -109,9 +111,11 @@ column() { awk -v name="$1" '$1 == name { print $2 }' "$scratch/credential"; }
 # field FILE NAME prints a string from a JSON file.
 field() { sed -n 's/.*"'"$2"'": *"\([^"]*\)".*/\1/p' "$1" | head -n 1; }
 
+# free_port prints a port on which nothing listens. It is below those that systems
+# give to connections and to servers that ask for any port.
 free_port() {
 	local port
-	while port=$((20000 + RANDOM)); (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+	while port=$((20000 + RANDOM % 12000)); (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
 	echo "$port"
 }
 
@@ -179,12 +183,28 @@ start_server() {
 }
 
 start_vault() {
-	local port peers
-	port=$(free_port)
-	peers=$(free_port)
 	mkdir "$scratch/raft" "$scratch/plugins"
 	cp "$built/vault-plugin-secrets-influxdb" "$scratch/plugins/"
 	ln -s "$binary" "$scratch/bin/$cli"
+	unset "${!VAULT_@}" "${!BAO_@}" # OpenBao reads both
+	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch
+	# Another program can take a port before the server does. Other ports are tried then.
+	for _ in 1 2 3; do
+		run_server
+		! await init_vault 2>"$scratch/await.log" || break
+		grep -q 'address already in use' "$scratch/$cli.log"
+	done
+	"$cli" operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
+	token=$(field "$scratch/init.json" root_token)
+	export "${prefix}_TOKEN=$token"
+	await "$cli" secrets list
+}
+
+# run_server starts the server on free ports.
+run_server() {
+	local port peers
+	port=$(free_port)
+	peers=$(free_port)
 	cat >"$scratch/vault.hcl" <<-CONFIG
 		storage "raft" {
 			path                   = "$scratch/raft"
@@ -202,15 +222,9 @@ start_vault() {
 		disable_mlock    = true
 		log_level        = "debug"
 	CONFIG
-	unset "${!VAULT_@}" "${!BAO_@}" # OpenBao reads both
 	address=http://127.0.0.1:$port
-	export PATH=$scratch/bin:$PATH HOME=$scratch TMPDIR=$scratch "${prefix}_ADDR=$address"
+	export "${prefix}_ADDR=$address"
 	start "$cli.log" "$cli" server -config="$scratch/vault.hcl"
-	await init_vault
-	"$cli" operator unseal "$(sed -n '/unseal_keys_b64/{n;s/.*"\(.*\)".*/\1/p;}' "$scratch/init.json")" >/dev/null
-	token=$(field "$scratch/init.json" root_token)
-	export "${prefix}_TOKEN=$token"
-	await "$cli" secrets list
 }
 
 init_vault() { "$cli" operator init -key-shares=1 -key-threshold=1 -format=json >"$scratch/init.json"; }
@@ -362,4 +376,4 @@ lease
 static_role
 overview
 try_next
-wait "${started[1]}" # if $server dies, the script ends
+wait "${started[${#started[@]} - 1]}" # if $server dies, the script ends
