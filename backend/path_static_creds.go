@@ -44,7 +44,7 @@ func (b *backend) pathStaticCreds() *framework.Path {
     vault read influxdb/static-creds/metrics
 
 Returns the same token to all readers, without a lease. ttl is the number of
-seconds until the token is replaced: read again then. The previous token stays
+seconds until the token is replaced, or about to expire: read again then. The previous token stays
 valid for the grace period of the role.
 `,
 	}
@@ -66,8 +66,8 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 		return fail(badRequest("static role %s has no token yet: the cluster does not accept the first one yet; try again in a minute", name))
 	case current == nil:
 		return fail(badRequest("static role %[1]s has no token yet: issue the first one with `vault write -f rotate-role/%[1]s` on this mount", name))
-	case !now.Before(current.ExpiresAt):
-		return fail(upstream("read the token of static role "+name, fmt.Errorf("it expired at %s and could not be replaced; see static-roles/%s and status", timestamp(current.ExpiresAt), name)))
+	case !now.Before(current.servedUntil()):
+		return fail(upstream("read the token of static role "+name, fmt.Errorf("it expires at %s and was not replaced in time; see static-roles/%s and status", timestamp(current.ExpiresAt), name)))
 	}
 	return r.answer(creds, now, b.warnsAt(ctx, req.Storage, r, *current)), nil
 }
@@ -107,14 +107,14 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 		data["rotation_window"] = int(r.Schedule.Window.Seconds())
 	}
 	resp := &logical.Response{Data: data}
-	until := current.ExpiresAt
+	until := current.servedUntil()
 	if !next.IsZero() {
 		data["next_vault_rotation"], until = timestamp(next), next
 	}
 	ttl := ceilSeconds(until.Sub(now))
 	if !next.IsZero() && !now.Before(next) {
-		ttl = ceilSeconds(min(overdueTTL, current.ExpiresAt.Sub(now)))
-		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It stays in use until it expires at %s. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
+		ttl = ceilSeconds(min(overdueTTL, current.servedUntil().Sub(now)))
+		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It expires at %s, and is returned until 30 seconds before. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}
 	data["ttl"] = ttl
 	if !warnsAt.IsZero() && !now.Before(warnsAt) {

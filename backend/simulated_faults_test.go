@@ -103,13 +103,14 @@ func TestStaticRole_StagedTokenIsNotSentElsewhere(t *testing.T) {
 	})
 }
 
-// A token that could not be replaced is in use until it expires, and no longer.
+// A token that could not be replaced is in use until 30 seconds before it expires, and
+// no longer.
 func TestStaticCreds_OverdueTokenIsNotOfferedBeyondItsExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := shared(t, map[string]any{"rotation_period": "30m", "token_ttl": "35m"})
 		e.cluster.SetHook(down)
 		e.data.SetHook(down)
-		e.pass(34*time.Minute + 40*time.Second)
+		e.pass(34*time.Minute + 10*time.Second)
 		answer := e.readStatic()
 		if ttl := answer.Data["ttl"].(int); ttl > 20 {
 			t.Errorf("the ttl is %d, the token expires at %v, it is %v", ttl, answer.Data["expires_at"], e.clock.Now().UTC())

@@ -125,6 +125,11 @@ func (t *staticToken) usableWith(c config) bool {
 	return t.Fingerprint == c.Fingerprint && (t.Proved || t.Place == c.placeDigest())
 }
 
+// servedUntil returns the time from which reads do not answer the token any more. It
+// is some time before the expiry, for the reason that leases end earlier: the clock of
+// the cluster may be ahead.
+func (t *staticToken) servedUntil() time.Time { return t.ExpiresAt.Add(-margin) }
+
 // at returns the token that is current at now, or nil. The change to the next
 // token is a matter of time only: nothing has to be written for it.
 func (c staticCreds) at(now time.Time) *staticToken {

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"fmt"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -273,6 +274,26 @@ func TestStaticRole_AutomationSwitchedOnShortlyBeforeTheExpiry(t *testing.T) {
 		if e.readStatic().Data["accessor"] == answer["accessor"] {
 			t.Error("the token was not replaced before it expired")
 		}
+	})
+}
+
+// A token that nothing replaces is returned until 30 seconds before it expires, and
+// its ttl ends then: the clock of the cluster may be ahead.
+func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"disable_automated_rotation": true})
+		expires, err := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clock.advance(expires.Add(-31 * time.Second).Sub(e.clock.Now()))
+		if ttl := e.readStatic().Data["ttl"]; ttl != 1 {
+			t.Errorf("31 seconds before the expiry: ttl %v", ttl)
+		}
+		e.clock.advance(time.Second)
+		e.refuse(http.StatusBadGateway, logical.ReadOperation, "static-creds/fleet", nil, "was not replaced in time")
+		e.write("rotate-role/fleet", nil)
+		e.readStatic()
 	})
 }
 

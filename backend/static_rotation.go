@@ -222,8 +222,8 @@ func (b *backend) problemOf(ctx context.Context, s logical.Storage, c config, t 
 		return "does not exist", nil
 	case t.Fingerprint != c.Fingerprint:
 		return "is on another cluster", nil
-	case !b.now().Before(t.ExpiresAt):
-		return "has expired", nil
+	case !b.now().Before(t.servedUntil()):
+		return "has expired or is about to", nil
 	}
 	gone, err := b.isGone(ctx, s, t.Accessor)
 	if gone {
@@ -496,7 +496,7 @@ func (c staticCreds) nextCheck(now time.Time) time.Time {
 	case c.Current == nil:
 		return now.Add(rootCheckInterval)
 	case c.Current.NextAt.IsZero():
-		return c.Current.ExpiresAt
+		return c.Current.servedUntil()
 	}
 	return c.Current.NextAt.Add(-stageLead)
 }
