@@ -88,9 +88,6 @@ func (w *world) present(g *gate) verdict {
 	}
 	switch c.outage[g.token] {
 	case refusesConnection:
-		if g.after {
-			return verdict{before: issuer.ErrUnreachable}
-		}
 		return verdict{before: issuer.ErrUnreachable}
 	case doesNotAnswer:
 		g.notBefore = w.time().Add(30 * time.Second)
@@ -108,6 +105,9 @@ func (w *world) present(g *gate) verdict {
 		}
 		return g.decided
 	case rejectsRoot:
+		if g.after {
+			return verdict{} // the cluster has accepted the request
+		}
 		return verdict{before: issuer.ErrUnauthorized}
 	}
 	if c.flaky > 0 && w.choice.oneIn(c.flaky) {
