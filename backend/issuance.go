@@ -58,6 +58,11 @@ type order struct {
 	// the record, which becomes active when hold returns nil. If it returns an
 	// error, the token is revoked.
 	hold func(context.Context, issuer.Token, *ledger.Record) error
+
+	// answer is called last, when the record is stored, if it is not nil. It settles
+	// what depends on the time of the answer. If it returns an error, the token is
+	// revoked.
+	answer func() error
 }
 
 // issue issues a token. It is the only place that does, and the order of its
@@ -69,7 +74,7 @@ type order struct {
 //     must not be issued on a cluster that the mount has left.
 //  3. Ask the cluster, once. The call goes on if the caller disconnects, because
 //     the cluster would go on too.
-//  4. Hold the token and make the record active.
+//  4. Hold the token, make the record active, and settle the answer.
 //
 // If the cluster refused, the record is dropped. If the outcome is unknown, the
 // record stays issuing. If step 4 fails, the token is revoked.
@@ -106,6 +111,9 @@ func (b *backend) issueSteps(ctx context.Context, s logical.Storage, c config, o
 	}
 	r.TokenID, r.ConfirmedAt = token.ID, b.now()
 	held, err := b.confirm(ctx, s, r, token, o)
+	if err == nil && o.answer != nil {
+		err = o.answer()
+	}
 	if err != nil {
 		return issuer.Token{}, r, b.discard(ctx, s, c, r, err)
 	}

@@ -59,9 +59,15 @@ type leasedToken struct {
 func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, t terms, o order) (leasedToken, error) {
 	began := b.now()
 	var l leasedToken
-	o.hold = func(_ context.Context, _ issuer.Token, r *ledger.Record) (err error) {
+	o.answer = func() (err error) {
 		if l.ttl, l.maxTTL, err = t.settle(b.now()); err != nil {
 			return upstream("issue a token", err)
+		}
+		return nil
+	}
+	o.hold = func(_ context.Context, _ issuer.Token, r *ledger.Record) error {
+		if err := o.answer(); err != nil {
+			return err
 		}
 		r.LeaseEnd = b.now().Add(l.ttl)
 		r.Deadline = r.LeaseEnd.Add(activeMargin)
@@ -108,31 +114,38 @@ func (b *backend) renewLease(ctx context.Context, req *logical.Request) (*logica
 	if !ok {
 		return nil, refusal{fmt.Errorf("role %s was deleted: its leases can be revoked, but not renewed", l.role)}
 	}
-	resp := &logical.Response{Secret: req.Secret}
-	r, err := b.ledger.Change(ctx, req.Storage, l.role, l.accessor, func(r *ledger.Record) error {
+	grantNow := func(r ledger.Record) (g grant, err error) {
+		if g, err = renewal(role, req.Secret.Increment, req.Secret.IssueTime, r.ExpiresAt, b.now()); err != nil {
+			return g, refusal{err}
+		}
+		return g, nil
+	}
+	var g grant
+	r, err := b.ledger.Change(ctx, req.Storage, l.role, l.accessor, func(r *ledger.Record) (err error) {
 		switch {
 		case r.State != ledger.Active:
 			return refusal{fmt.Errorf("the token is %s", r.State)}
 		case r.RevokeOn == ledger.RevokeOnExpiry:
 			return refusal{errors.New("the lease lasts as long as the token, because revoke_on of the role was expiry when it was issued; read a new credential")}
 		}
-		now := b.now()
-		grant, err := renewal(role, req.Secret.Increment, req.Secret.IssueTime, r.ExpiresAt, now)
-		if err != nil {
-			return refusal{err}
+		if g, err = grantNow(*r); err != nil {
+			return err
 		}
-		resp.Secret.TTL, resp.Secret.MaxTTL = grant.ttl, grant.maxTTL
-		resp.Warnings = grant.warnings(role, req.Secret.Increment, r.ExpiresAt)
-		r.LeaseEnd = grant.latestEnd
+		r.LeaseEnd = g.latestEnd
 		if deadline := r.LeaseEnd.Add(activeMargin); deadline.After(r.Deadline) {
 			r.Deadline = deadline
 		}
 		return nil
 	})
+	if err == nil {
+		g, err = grantNow(r) // again, because Vault starts the renewed lease now, and storing took time
+	}
 	if err != nil {
 		b.event(ctx, "renew-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 		return nil, fmt.Errorf("renew a lease of role %s: %w", l.role, err)
 	}
+	resp := &logical.Response{Secret: req.Secret, Warnings: g.warnings(role, req.Secret.Increment, r.ExpiresAt)}
+	resp.Secret.TTL, resp.Secret.MaxTTL = g.ttl, g.maxTTL
 	b.Logger().Info("lease renewed", "role", l.role, "accessor", l.accessor, "token_id", r.TokenID, "ttl", logDuration(resp.Secret.TTL))
 	b.event(ctx, "renew", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
 	return resp, nil

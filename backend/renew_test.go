@@ -2,11 +2,14 @@ package backend_test
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // A consumer is a program that keeps a lease alive by the rule of the Vault
@@ -131,4 +134,69 @@ func TestRenew_LeaseIsNeverTakenForLost(t *testing.T) {
 			t.Error("a token whose lease was lost is alive")
 		}
 	})
+}
+
+// A process that is stopped while it stores a record answers with what is left of the
+// token's life after it continued: Vault starts the lease when it gets the answer.
+func TestLease_EndsInTimeAfterAPauseWhileStoring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.configure()
+		e.write("roles/automation", map[string]any{"ttl": "10m", "max_ttl": "10m"})
+		pause := func() {
+			e.storage.setFault(func(when string, op logical.Operation, key string) error {
+				if when == "after" && op == updateOp && strings.HasPrefix(key, "ledger/") {
+					e.clock.advance(44 * time.Second)
+				}
+				return nil
+			})
+		}
+		pause()
+		h := e.creds()
+		latest := expiry(t, h).Add(-30 * time.Second)
+		if end := h.issued.Add(h.Secret.MaxTTL); h.end.After(latest) || end.After(latest) {
+			t.Errorf("the lease ends at %s, at the latest at %s; its token allows %s", h.end, end, latest)
+		}
+
+		e.storage.setFault(nil)
+		e.write("roles/automation", map[string]any{"ttl": "10m", "max_ttl": "30m"})
+		h = e.creds()
+		latest = expiry(t, h).Add(-30 * time.Second)
+		e.clock.advance(latest.Add(-9 * time.Minute).Sub(e.clock.Now()))
+		pause()
+		resp, err := e.renew(h, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end := e.clock.Now().Add(resp.Secret.TTL); end.After(latest) {
+			t.Errorf("the renewed lease ends at %s; its token allows %s", end, latest)
+		}
+
+		// Too little is left when the process continues: the token is not handed out.
+		writes := 0
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "after" && op == updateOp && strings.HasPrefix(key, "ledger/") {
+				if writes++; writes == 2 {
+					e.clock.advance(26 * time.Minute)
+				}
+			}
+			return nil
+		})
+		before := e.alive()
+		e.refuse(http.StatusBadGateway, logical.ReadOperation, "creds/automation", nil, "took so long")
+		e.storage.setFault(nil)
+		e.tick()
+		if n := e.alive(); n > before {
+			t.Errorf("%d tokens are valid, %d before", n, before)
+		}
+	})
+}
+
+func expiry(t *testing.T, h *credential) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, h.Data["expires_at"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
