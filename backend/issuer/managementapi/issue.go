@@ -90,8 +90,8 @@ func (c *cluster) create(ctx context.Context, body createRequest) (created token
 }
 
 var (
-	errNoSecret    = errors.New("the answer does not hold its secret")
-	errWrongExpiry = errors.New("the answer does not show the requested expiry: InfluxDB Clustered supports it since release 20250508-1719206, so upgrade the cluster")
+	errNoSecret = errors.New("the answer does not hold its secret")
+	errNoExpiry = errors.New("the token does not expire, or expires too late: InfluxDB Clustered supports it since release 20250508-1719206, so upgrade the cluster")
 )
 
 // checkCreated returns what is wrong with a token that was just created.
@@ -102,7 +102,10 @@ func (c *cluster) checkCreated(created tokenJSON, r issuer.Request) error {
 	case created.AccessToken == "" || created.AccessToken == c.Root.Reveal():
 		return errNoSecret
 	case !r.ExpiresAt.IsZero() && (created.ExpiresAt.IsZero() || created.ExpiresAt.After(r.ExpiresAt.Add(time.Second))):
-		return errWrongExpiry
+		return errNoExpiry
+	case created.ExpiresAt.Before(r.ExpiresAt.Add(-time.Second)): // a lease could end after the token
+		return fmt.Errorf("it expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl",
+			created.ExpiresAt.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
