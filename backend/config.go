@@ -226,11 +226,6 @@ func (c config) url() string {
 	return u.String()
 }
 
-// overlap is how long the previous root credential stays valid after a rotation.
-func (c config) overlap() time.Duration {
-	return c.Rotation.overlap(max(2*c.Timeout, c.product().rotationOverlap))
-}
-
 // productOf returns the product of the cluster that a fingerprint identifies.
 func productOf(fingerprint string) string {
 	product, _, _ := strings.Cut(fingerprint, "/")

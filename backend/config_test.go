@@ -50,7 +50,7 @@ func TestConfig_IsReadWithoutSecrets(t *testing.T) {
 		"product": "dedicated", "account_id": accountID, "cluster_id": clusterID, "host": "", "port": "", "api_url": "",
 		"mgmt_token_id": e.root.ID, "mgmt_token_expires_at": "never", "ca_cert": "", "client_cert": "", "insecure_tls": false, "disable_tls": false,
 		"request_timeout": 20, "max_parallel": 4, "mount_tag": e.tag, "disable_automated_rotation": false,
-		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 40, "expiry_warning": 7 * 24 * 3600,
+		"rotation_period": 0, "rotation_ttl": 8760 * 3600, "rotation_overlap": 100, "expiry_warning": 7 * 24 * 3600,
 	}
 	if diff := cmp.Diff(want, e.read("config").Data); diff != "" {
 		t.Error(diff)

@@ -61,7 +61,7 @@ func (b *backend) pathConfig() *framework.Path {
 			"rotation_window":            {Type: framework.TypeDurationSecond, Description: "How long after an activation of rotation_schedule the rotation may begin, at least 1h. If it cannot, it waits for the next activation. Default: 0, no limit."},
 			"disable_automated_rotation": {Type: framework.TypeBool, Description: "Rotate the root credential only on request. Default: false. The engine then rotates it after rotation_period or at rotation_schedule. It also rotates it before it expires, if one of the two is set or if the engine issued it."},
 			"rotation_ttl":               {Type: framework.TypeDurationSecond, Description: "Life of a new root credential, at least twice the longest rotation interval. Default: three times that interval, or 8760h without rotation_period and rotation_schedule. 0: it never expires, which is not allowed for product=core, enterprise and cloud."},
-			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: twice request_timeout, and at least 1m for product=core, enterprise and cloud."},
+			"rotation_overlap":           {Type: framework.TypeDurationSecond, Description: "How long the previous root credential stays valid after a rotation. Default: 100s, which is longer than any request that uses it."},
 			"expiry_warning":             {Type: framework.TypeDurationSecond, Default: int(defaultConfig.Rotation.Warning.Seconds()), Description: "How long before its expiry the root credential is rotated, or answers warn if nothing rotates it. Default: 168h."},
 			"verify":                     {Type: framework.TypeBool, Default: true, Description: "List the tokens of the cluster with the new settings first, and store nothing if that fails. Default: true."},
 			"same_cluster":               {Type: framework.TypeBool, Description: "Declares that the new host, port or IDs are new names of the configured cluster. Default: false."},
@@ -327,7 +327,7 @@ func (b *backend) permitLeaving(ch configChange) error {
 // lock that the write takes: a token that is issued at the same time stores its
 // record first and then reads the config under this lock.
 func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch configChange) (warnings []string, err error) {
-	retired := b.retired(ch.old, ch.old.RootAccessor, ch.old.overlap())
+	retired := b.retired(ch.old, ch.old.RootAccessor, ch.old.Rotation.overlap())
 	if err := b.storeChange(ctx, s, ch, retired); err != nil {
 		return nil, err
 	}
@@ -395,7 +395,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"insecure_tls": c.InsecureTLS, "disable_tls": c.DisableTLS,
 		"request_timeout": int(c.Timeout.Seconds()), "max_parallel": c.MaxParallel,
 		"rotation_period": int(c.Rotation.Schedule.Period.Seconds()), "rotation_ttl": int(c.Rotation.ttl().Seconds()),
-		"rotation_overlap": int(c.overlap().Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
+		"rotation_overlap": int(c.Rotation.overlap().Seconds()), "expiry_warning": int(c.Rotation.Warning.Seconds()),
 		"disable_automated_rotation": c.Rotation.Disabled, "mount_tag": string(b.tag),
 	}
 	for field, value := range map[string]string{"account_id": c.AccountID, "cluster_id": c.ClusterID, "api_url": c.APIURL} {

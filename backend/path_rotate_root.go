@@ -72,7 +72,7 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, _ *frame
 	}}
 	switch {
 	case err == nil:
-		resp.Data["previous_revoked_after"] = timestamp(b.now().Add(c.overlap()))
+		resp.Data["previous_revoked_after"] = timestamp(b.now().Add(c.Rotation.overlap()))
 		b.explainExpiry(ctx, req.Storage, r, resp)
 		return resp, nil
 	case errors.Is(err, errNotProved) && !errors.Is(err, errCancelled):

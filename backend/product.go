@@ -30,7 +30,6 @@ type product struct {
 	defaultPort     string            // empty: the driver knows it
 	plainText       plainText
 	operator        string        // ID of the token that cannot be rotated; empty if there is none
-	rotationOverlap time.Duration // the shortest default
 	longestLife     time.Duration // of a token, which must expire; 0: no limit, and it need not expire
 	checkRead       []string      // what the token of config/check reads, if it must be able to read something
 	everyTokenAdmin bool
@@ -89,9 +88,6 @@ const (
 
 	// namedTokenLife is the longest life that their servers calculate correctly.
 	namedTokenLife = 10 * 365 * 24 * time.Hour
-
-	// namedTokenOverlap covers the time until every node knows a new token.
-	namedTokenOverlap = time.Minute
 )
 
 // products is the table of products, in the order in which messages name them.
@@ -108,17 +104,17 @@ var products = []product{
 		name: issuer.Core, title: "InfluxDB 3 Core", types: []string{Management},
 		lacks:      "every token of InfluxDB 3 Core is a full administrator. Use token_type=management, or InfluxDB 3 Enterprise",
 		credential: adminToken, required: []string{"host"}, foreign: ofOthers, defaultPort: "8181", plainText: allowed,
-		operator: operatorToken, rotationOverlap: namedTokenOverlap, longestLife: namedTokenLife, everyTokenAdmin: true,
+		operator: operatorToken, longestLife: namedTokenLife, everyTokenAdmin: true,
 	},
 	{
 		name: issuer.Enterprise, title: "InfluxDB 3 Enterprise", types: []string{Management, Database},
 		credential: adminToken, required: []string{"host"}, foreign: ofOthers, defaultPort: "8181", plainText: allowed,
-		operator: operatorToken, rotationOverlap: namedTokenOverlap, longestLife: namedTokenLife, checkRead: []string{"*"},
+		operator: operatorToken, longestLife: namedTokenLife, checkRead: []string{"*"},
 	},
 	{
 		name: issuer.Cloud, title: "InfluxDB 3 Cloud", types: []string{Management, Database},
 		credential: adminToken, required: []string{"host"}, foreign: ofOthers, defaultPort: "443", plainText: loopbackOnly,
-		operator: operatorToken, rotationOverlap: namedTokenOverlap, longestLife: namedTokenLife, checkRead: []string{"*"},
+		operator: operatorToken, longestLife: namedTokenLife, checkRead: []string{"*"},
 	},
 }
 

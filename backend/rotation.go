@@ -200,7 +200,7 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 		}
 		return err
 	}
-	if err := b.retireRoot(ctx, s, b.retired(r.From, r.OldAccessor, c.overlap())); err != nil {
+	if err := b.retireRoot(ctx, s, b.retired(r.From, r.OldAccessor, c.Rotation.overlap())); err != nil {
 		return err
 	}
 	attempted := r.Swapped

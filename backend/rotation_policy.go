@@ -51,13 +51,14 @@ func (p rotationPolicy) interval() time.Duration {
 	return longest
 }
 
-// overlap is how long the previous root credential stays valid: long enough for
-// the requests that began with it.
-func (p rotationPolicy) overlap(byDefault time.Duration) time.Duration {
+// overlap is how long the previous root credential stays valid after a rotation. The
+// default is longer than any request that uses it, also one that waits for a process,
+// and than the time until every node of a cluster knows the new one.
+func (p rotationPolicy) overlap() time.Duration {
 	if p.Overlap != nil {
 		return *p.Overlap
 	}
-	return byDefault
+	return issueWindow
 }
 
 // with returns the policy with the fields that the request names changed.
@@ -93,9 +94,9 @@ func (p rotationPolicy) validate() error {
 		}
 	}
 	switch ttl, interval := p.ttl(), p.interval(); {
-	case p.Warning < 0 || ttl < 0 || p.overlap(0) < 0:
+	case p.Warning < 0 || ttl < 0 || p.overlap() < 0:
 		return errors.New("rotation_ttl, rotation_overlap and expiry_warning must not be negative")
-	case max(p.Warning, ttl, p.overlap(0)) > longestTTL:
+	case max(p.Warning, ttl, p.overlap()) > longestTTL:
 		return errors.New("rotation_ttl, rotation_overlap and expiry_warning must not be longer than 100 years")
 	case ttl > 0 && ttl < time.Hour:
 		return errors.New("rotation_ttl must be at least 1h; 0 means that new root credentials never expire")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,34 @@ func TestRotation_PreviousRootIsValidForTheOverlap(t *testing.T) {
 		e.pass(2 * time.Minute)
 		if e.cluster.Alive(e.root.Secret) {
 			t.Error("the previous root credential was not revoked after the overlap")
+		}
+	})
+}
+
+// By default the previous root credential is valid for longer than any request that
+// began with it may wait for its turn.
+func TestRotation_OverlapIsLongerThanARequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		var first atomic.Bool
+		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step == issuertest.BeforeIssue && first.CompareAndSwap(false, true) {
+				<-time.After(80 * time.Second)
+			}
+			return nil
+		})
+		read := make(chan error)
+		go func() {
+			_, err := e.do(t.Context(), readOp, "creds/automation", nil)
+			read <- err
+		}()
+		synctest.Wait()
+		e.write("config/rotate-root", nil)
+		for range 4 {
+			e.pass(20 * time.Second)
+		}
+		if err := <-read; err != nil {
+			t.Error(err)
 		}
 	})
 }

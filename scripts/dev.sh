@@ -357,7 +357,7 @@ try_next() {
 		  $cli delete influxdb/static-roles/sensors
 		      deletes the static role and revokes its tokens
 		  $cli write -force influxdb/config/rotate-root
-		      replaces the root credential; the previous one is revoked after a minute
+		      replaces the root credential; the previous one is revoked after 100 seconds
 		  tail -f $scratch/$cli.log
 		      shows the log of $server and the plugin
 	TEXT
