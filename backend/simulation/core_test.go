@@ -134,7 +134,7 @@ func (w *world) renew(i *instance, l *lease, increment time.Duration) {
 		}
 		w.reach("a renewal")
 		w.tracef("%v renewed from %s until %s", l, w.clockText(before), w.clockText(l.end))
-		w.checkRenewal(l, increment, w.time().Sub(t.begun), now)
+		w.checkRenewal(l, increment, t.begun, now)
 		w.dirty = true
 	}
 	w.launch(&task{from: i, finish: finish}, &logical.Request{Operation: logical.RenewOperation, Path: "creds/" + l.role, Secret: &secret, Data: l.data})
