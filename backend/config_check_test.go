@@ -36,7 +36,7 @@ func TestConfigCheck_NamesTheStepThatFails(t *testing.T) {
 		words  []string
 	}{
 		{issuertest.BeforeList, 1, errors.New("no route"), 502, []string{"list, failed", "passed: program)", "host"}},
-		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "does not let a management token issue others"}},
+		{issuertest.BeforeIssue, 1, forbidden, 400, []string{"create, failed", "no token of this cluster may create others"}},
 		{issuertest.BeforeList, 2, errors.New("no route"), 502, []string{"find, failed"}},
 		{issuertest.BeforeRevoke, 1, errors.New("boom"), 502, []string{"revoke, failed"}},
 		{issuertest.BeforeList, 4, errors.New("boom"), 502, []string{"dead, failed"}},

@@ -81,7 +81,7 @@ type checkStep struct {
 var checkSteps = []checkStep{
 	{"program", (*check).program, "Register the plugin with -env=INFLUXCTL_PATH=… naming an executable influxctl of version 2.9.7 or later."},
 	{"list", (*check).list, "Check host, port, TLS settings and the root credential (mgmt_token or admin_token) in config, and that the host of Vault reaches the cluster."},
-	{"create", (*check).create, "If the root credential can list tokens and not create them, this cluster does not let a management token issue others, and this engine cannot be used with it."},
+	{"create", (*check).create, "The root credential can list tokens. If it may not create them, write one that may to config. If no token of this cluster may create others, this engine cannot be used with the cluster."},
 	{"find", (*check).find, "The token was created, but the list does not show its description. The engine could not find a token again after a lost answer."},
 	{"clock", (*check).clock, "Set the clocks of the hosts of Vault by NTP."},
 	{"revoke", (*check).revoke, "The token expires in ten minutes. Until revocation works, leases do not end in time."},

@@ -196,14 +196,16 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	current := creds.Current
 	resp := &logical.Response{Data: map[string]any{
 		"accessor": current.Accessor, "token_id": current.TokenID, "last_vault_rotation": timestamp(current.SwitchAt),
-		"previous_revoked_after": timestamp(current.SwitchAt.Add(r.grace())),
 	}}
 	if next := creds.nextSwitch(b.now()); !next.IsZero() {
 		resp.Data["next_vault_rotation"] = timestamp(next)
 	}
 	force := d.Get("force").(bool)
-	if force {
-		resp.Data["previous_revoked_after"] = timestamp(b.now())
+	if len(b.ledger.OfRole(r.ledgerRole())) > 1 {
+		resp.Data["previous_revoked_after"] = timestamp(current.SwitchAt.Add(r.grace()))
+		if force {
+			resp.Data["previous_revoked_after"] = timestamp(b.now())
+		}
 	}
 	b.revokePrevious(ctx, req.Storage, r, current.Accessor, force, resp)
 	return resp, nil

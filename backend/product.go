@@ -196,7 +196,7 @@ func (p product) checkRotation(r rotationPolicy) error {
 	case ttl == 0:
 		return fmt.Errorf("rotation_ttl must not be 0 for product=%s: only its expiry ends a root credential that is lost, and deleted tokens come back when the server is restored from a backup", p.name)
 	case ttl > p.longestLife:
-		return fmt.Errorf("rotation_ttl is %s; the longest life of a token of %s is %s (rotation_ttl is three rotation periods unless it is set)", shortDuration(ttl), p.title, shortDuration(p.longestLife))
+		return fmt.Errorf("rotation_ttl is %s; the longest life of a token of %s is %s (unless it is set, rotation_ttl is three times the longest rotation interval)", shortDuration(ttl), p.title, shortDuration(p.longestLife))
 	}
 	return nil
 }

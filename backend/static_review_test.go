@@ -292,8 +292,18 @@ func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
 		}
 		e.clock.advance(time.Second)
 		e.refuse(http.StatusBadGateway, logical.ReadOperation, "static-creds/fleet", nil, "was not replaced in time")
-		e.write("rotate-role/fleet", nil)
-		e.readStatic()
+		if resp := e.write("rotate-role/fleet", nil); resp.Data["previous_revoked_after"] == nil {
+			t.Errorf("while the previous token is valid: %v", resp.Data)
+		}
+		expires, err = time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.pass(expires.Add(5 * time.Minute).Sub(e.clock.Now()))
+		e.tick()
+		if resp := e.write("rotate-role/fleet", nil); resp.Data["previous_revoked_after"] != nil {
+			t.Errorf("when no previous token is valid: %v", resp.Data)
+		}
 	})
 }
 

@@ -168,10 +168,10 @@ func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []ledger
 			case err == nil:
 				claimed = append(claimed, r)
 			case errors.Is(err, ledger.ErrDamaged), errors.Is(err, ledger.ErrNewer):
-				b.Logger().Error("a due record cannot be read; it is not changed", "accessor", e.Accessor, "error", err)
+				b.Logger().Error("a record whose deadline has passed cannot be read; it is not changed", "accessor", e.Accessor, "error", err)
 				b.ledger.Postpone(e.Accessor, b.now().Add(time.Hour))
 			case !errors.Is(err, errNotDue) && !errors.Is(err, ledger.ErrNotFound):
-				b.Logger().Warn("a due record cannot be read or stored; trying again in a minute", "accessor", e.Accessor, "error", err)
+				b.Logger().Warn("a record whose deadline has passed cannot be read or stored; trying again in a minute", "accessor", e.Accessor, "error", err)
 				return // the storage fails, and would for the others
 			}
 		}
