@@ -721,13 +721,7 @@ func (w *world) checkSecrets() {
 // end ends all faults and leases, and applies check E.
 func (w *world) end() {
 	w.heal()
-	for _, l := range w.leases {
-		l.revoking, l.next = true, w.vaultTime()
-	}
-	for _, name := range []string{"admins", "fleet"} {
-		w.change(name, true)
-		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, nil)
-	}
+	w.release("admins", "fleet")
 	w.pass(drainTime, true)
 	if !w.facts.clocksJumped.IsZero() {
 		w.pass(longestJump, true)
@@ -739,6 +733,17 @@ func (w *world) end() {
 	w.pass(absenceTime, true)
 	w.checkDrained(true)
 	w.checkSecrets()
+}
+
+// release ends the leases and deletes static roles, so that no token is needed any more.
+func (w *world) release(staticRoles ...string) {
+	for _, l := range w.leases {
+		l.revoking, l.next = true, w.vaultTime()
+	}
+	for _, name := range staticRoles {
+		w.change(name, true)
+		w.request(w.active, logical.DeleteOperation, "static-roles/"+name, nil, nil)
+	}
 }
 
 // heal ends all faults, and lets an administrator repair what only an administrator

@@ -212,11 +212,7 @@ func (w *world) finish() {
 	if w.facts.now.config == nil || w.product == issuer.Core {
 		return
 	}
-	for _, l := range w.leases {
-		l.revoking, l.next = true, w.vaultTime()
-	}
-	w.change("admins", true)
-	w.request(w.active, logical.DeleteOperation, "static-roles/admins", nil, nil)
+	w.release("admins")
 	w.pass(20*time.Minute, true)
 	w.checkDrained(false)
 	w.checkSecrets()
