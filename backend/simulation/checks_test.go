@@ -264,7 +264,7 @@ func (w *world) revoked(r remote, id string) {
 	if who, ok := w.facts.foreign[id]; ok {
 		w.violate("D", "%s has revoked a token of others: %s", r.from.name, who)
 	}
-	if c := w.facts.now.config; c != nil && c.RootID == id && w.clusterAt(c.Host) == r.cluster && w.facts.excused[id] == "" {
+	if c := w.facts.now.config; c != nil && c.RootID == id && w.clusterAt(c.Host) == r.cluster && r.cluster.hasSecret(id, c.Root) && w.facts.excused[id] == "" {
 		w.violate("D", "%s has revoked the root credential in config, %s", r.from.name, id)
 	}
 	if w.facts.operatorRoots[id] != nil && !w.facts.rotatedFrom[id] {

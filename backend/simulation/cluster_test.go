@@ -78,6 +78,14 @@ func (c *cluster) skewNow() time.Duration {
 	return c.skew
 }
 
+// hasSecret reports whether a token has a secret. The ID in config proves nothing: its
+// writer may have made it up.
+func (c *cluster) hasSecret(id, secret string) bool {
+	return slices.ContainsFunc(c.types[backend.Management].Tokens(), func(info issuer.Info) bool {
+		return info.ID == id && info.Matches(issuer.NewSecret(secret))
+	})
+}
+
 func (c *cluster) now() time.Time { return c.world.time().Add(c.skew) }
 
 // A driver opens the issuers of one instance and one type of token.
