@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -44,6 +45,7 @@ func serve() error {
 		logger.Warn("a core dump of this plugin may show secrets", "error", err)
 	}
 	endWithVault()
+	debug.FreeOSMemory() // which the initialization of packages has used, one or two percent
 	return sdkplugin.ServeMultiplex(&sdkplugin.ServeOpts{
 		BackendFactoryFunc: factory(os.Getenv),
 		TLSProviderFunc:    requireMutualTLS,
