@@ -596,11 +596,11 @@ func (w *world) remount() {
 	}
 	w.reach("a mount that is moved")
 	w.tainted.Store(true)
-	w.facts.everTainted = true
 	w.request(w.active, logical.RollbackOperation, "", nil, nil)
 	for _, l := range slices.Clone(w.leases) {
 		w.revoke(l, nil)
 	}
 	w.pass(2*time.Minute, true)
 	w.tainted.Store(false)
+	w.facts.movedAt = w.time()
 }

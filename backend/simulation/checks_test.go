@@ -56,9 +56,9 @@ type facts struct {
 	clocksJumped  time.Time
 	storageFailed time.Time
 	restoredAt    time.Time
+	movedAt       time.Time // the latest move of the mount was done
 	forcedUntil   time.Time // somebody may have given force=true to config until then
 	newer         bool
-	everTainted   bool
 }
 
 type limitChange struct {
@@ -818,5 +818,5 @@ func (w *world) checkDrained(all bool) {
 // excusedIrrevocable reports whether a lease may be irrevocable: Vault's own storage
 // failed, or there were records that the engine must not change.
 func (l *lease) excusedIrrevocable(w *world) bool {
-	return l.irrevocable && (!w.facts.storageFailed.IsZero() || w.facts.newer || w.facts.everTainted || !w.facts.restoredAt.IsZero())
+	return l.irrevocable && (!w.facts.storageFailed.IsZero() || w.facts.newer || !w.facts.movedAt.IsZero() || !w.facts.restoredAt.IsZero())
 }

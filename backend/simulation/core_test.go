@@ -102,6 +102,9 @@ func (w *world) register(t *task, role string, parent int) {
 	if !w.facts.clocksJumped.Before(t.begun) {
 		l.excused = "a clock has jumped while it was issued"
 	}
+	if w.tainted.Load() || !w.facts.movedAt.Before(t.begun) { // Vault registers the lease at the former path, where no mount is
+		l.excused = "the mount was moved while it was issued"
+	}
 	w.leases = append(w.leases, l)
 	w.tracef("%v begins, token %s, until %s", l, l.field("token_id"), w.clockText(l.end))
 	w.dirty = true
