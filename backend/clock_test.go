@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
@@ -64,6 +66,52 @@ func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {
 			t.Errorf("the token of an ended lease is valid five minutes after the cluster came back: %v", e.ledger())
 		}
 	})
+}
+
+// What is done while the clock is ahead has a deadline far in the future. Once the clock
+// has been set right, the deadline is not waited for: of a token whose creation was not
+// confirmed, and of a root credential that a rotation has replaced.
+func TestClockJump_DeadlinesOfTheWrongClock(t *testing.T) {
+	const ahead = 240 * time.Hour
+	for name, act := range map[string]func(*engine){
+		"a lost answer": func(e *engine) {
+			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+			e.mustNotIssue()
+			e.cluster.SetHook(nil)
+		},
+		"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := withClusterClock(t)
+				e.write("roles/automation", map[string]any{"ttl": "1h"})
+				root := e.rootID()
+				e.clock.advance(ahead)
+				e.tick()
+				act(e)
+				valid := len(e.records())
+				e.clock.advance(-ahead)
+				e.storage.setFault(func(_ string, op logical.Operation, key string) error {
+					if op == listOp && key == "ledger/" { // the first round cannot load the ledger
+						return errInjected
+					}
+					return nil
+				})
+				e.tick()
+				e.storage.setFault(nil)
+				for range 5 {
+					e.pass(time.Minute)
+					clusterClock.advance(time.Minute)
+				}
+				if left := e.records(); valid != 1 || len(left) > 0 {
+					t.Errorf("%d records before, %v five minutes after the clock was set right", valid, left)
+				}
+				if name == "a rotation" && e.accepted(root) {
+					t.Error("the previous root credential is accepted")
+				}
+			})
+		})
+	}
 }
 
 // A static role changes while the clock is ahead. It changes again one period after
