@@ -47,6 +47,29 @@ func TestClockJump_LostTokenIsRevoked(t *testing.T) {
 	})
 }
 
+// The answer to an issue is lost, no list shows the token yet, and the clock is ahead
+// for one tick. By that clock the token is old enough for an absence to prove something.
+func TestClockJump_AbsenceOfANewTokenProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h"})
+		e.cluster.SetLag(5 * time.Minute)
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.mustNotIssue()
+		e.cluster.SetHook(nil)
+		e.clock.advance(72 * time.Hour)
+		e.tick()
+		e.clock.advance(-72 * time.Hour)
+		for range 15 {
+			e.pass(time.Minute)
+			clusterClock.advance(time.Minute)
+		}
+		if e.alive() > 0 {
+			t.Errorf("a token without a lease is valid, records %v", e.records())
+		}
+	})
+}
+
 // A revocation fails while the clock is ahead. It is tried again soon after the clock
 // has been set right.
 func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {

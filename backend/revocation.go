@@ -20,8 +20,8 @@ const (
 	// any more, whatever the clocks of Vault and cluster say.
 	expiryMargin = 2 * margin
 
-	// absenceMargin is how old an issuing record must be before a list without
-	// its token proves that the token does not exist. A list may lag.
+	// absenceMargin is how old an issuing record must be before a second list
+	// without its token proves that the token does not exist. A list may lag.
 	absenceMargin = 24 * time.Hour
 )
 
@@ -116,7 +116,7 @@ func (b *backend) locate(ctx context.Context, client guardedIssuer, records []le
 			missing[r.Accessor] = err
 		case len(found) > 0:
 			ids[r.Accessor] = found
-		case !ok && b.now().Before(r.IssuedAt.Add(absenceMargin)):
+		case !ok && (r.Absences == 0 || b.now().Before(r.IssuedAt.Add(absenceMargin))): // our clock may have jumped
 			missing[r.Accessor] = errNotListed
 		}
 	}
