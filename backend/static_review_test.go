@@ -307,6 +307,30 @@ func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
 	})
 }
 
+// A request to replace a token that has expired, or was revoked, is completed as soon
+// as the cluster accepts the new token, also if nothing else replaces it.
+func TestStaticRole_RequestedChangeIsCompletedWithoutAutomation(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := shared(t, map[string]any{"disable_automated_rotation": true})
+			e.tick()
+			if id := e.readStatic().Data["token_id"].(string); revoked {
+				e.data.Kill(id)
+			}
+			e.clock.advance(4 * time.Hour)
+			e.tick()
+			e.data.SetLag(time.Minute)
+			if status, text := e.tryWrite("rotate-role/fleet", nil); status != http.StatusBadGateway {
+				t.Fatalf("revoked %v: the new token is not accepted yet: %d %s", revoked, status, text)
+			}
+			e.pass(3 * time.Minute)
+			if !e.data.Alive(e.staticSecret()) {
+				t.Errorf("revoked %v: the token is refused", revoked)
+			}
+		})
+	}
+}
+
 // A read at the very moment of a change that is late does not answer a ttl of 0.
 func TestStaticCreds_TTLIsNeverZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -175,7 +175,7 @@ func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r
 		}
 	}
 	switch {
-	case urgent && r.Disabled && creds.Current != nil:
+	case urgent && r.Disabled && creds.Current != nil && creds.Next == nil:
 		return creds, fmt.Errorf("the current token %s, and disable_automated_rotation is set: change it with rotate-role/%s", problem, r.Name)
 	case urgent && creds.Next == nil:
 		creds, err = b.stage(ctx, s, c, r, creds, floorSecond(now))
