@@ -307,6 +307,40 @@ func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
 	})
 }
 
+// The answer of rotate-role says when the previous token is revoked. A request whose
+// outcome is unknown has left no previous token, and a token that expires within its
+// grace period is revoked then.
+func TestRotateRole_SaysWhenThePreviousTokenIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"defer_initial_creds": true, "rotation_grace_period": "20m"})
+		e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+		e.tryWrite("rotate-role/fleet", nil)
+		e.data.SetHook(nil)
+		if at := e.write("rotate-role/fleet", nil).Data["previous_revoked_after"]; at != nil {
+			t.Errorf("there is no previous token, and it is revoked after %v", at)
+		}
+		e.clock.advance(30 * time.Minute)
+		e.write("static-roles/fleet", map[string]any{"disable_automated_rotation": true})
+		first := e.staticSecret()
+		expires, err := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clock.advance(expires.Add(-10 * time.Minute).Sub(e.clock.Now()))
+		at, err := time.Parse(time.RFC3339, e.write("rotate-role/fleet", nil).Data["previous_revoked_after"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at.After(expires) || at.Before(expires.Add(-time.Second)) {
+			t.Errorf("the previous token expires at %s, and is revoked after %s", expires, at)
+		}
+		e.pass(12 * time.Minute)
+		if e.data.Alive(first) {
+			t.Error("the previous token is accepted")
+		}
+	})
+}
+
 // A request to replace a token that has expired, or was revoked, is completed as soon
 // as the cluster accepts the new token, also if nothing else replaces it.
 func TestStaticRole_RequestedChangeIsCompletedWithoutAutomation(t *testing.T) {
