@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -305,6 +307,49 @@ func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
 			t.Errorf("when no previous token is valid: %v", resp.Data)
 		}
 	})
+}
+
+// A staged token is dropped at the very time of its change. A read that has returned it
+// meanwhile has not returned a token that is revoked then.
+func TestStaticRole_StagedTokenIsNotDroppedWhenItsTimeIsNear(t *testing.T) {
+	for name, drop := range map[string]func(e *engine, staged string){
+		"by a write of the role": func(e *engine, _ string) {
+			e.write("static-roles/fleet", map[string]any{"description": "another text"})
+		},
+		"by its accessor": func(e *engine, staged string) { e.try(deleteOp, "tokens/"+staged, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := shared(t, nil)
+				current := e.readStatic().Data["accessor"]
+				e.tick()
+				change := e.nextChange()
+				e.pass(change.Add(-2 * time.Minute).Sub(e.clock.Now()))
+				e.clock.advance(change.Add(-2 * time.Second).Sub(e.clock.Now()))
+				staged := slices.DeleteFunc(e.ledger(), func(r stored) bool { return r.Accessor == current })
+				if len(staged) != 1 {
+					t.Fatalf("staged: %v", staged)
+				}
+				held := e.staticSecret()
+				var once sync.Once
+				e.storage.setFault(func(when string, op logical.Operation, key string) error {
+					if when == "before" && op == updateOp && key == "static-creds/fleet" {
+						once.Do(func() {
+							e.clock.advance(3 * time.Second)
+							held = e.staticSecret()
+						})
+					}
+					return nil
+				})
+				drop(e, staged[0].Accessor)
+				e.storage.setFault(nil)
+				e.pass(4 * time.Minute)
+				if !e.data.Alive(held) {
+					t.Error("a reader has a revoked token")
+				}
+			})
+		})
+	}
 }
 
 // The answer of rotate-role says when the previous token is revoked. A request whose
