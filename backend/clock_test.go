@@ -155,6 +155,43 @@ func TestClockJump_StaticRoleIsPlannedAgain(t *testing.T) {
 	})
 }
 
+// The next token of a static role is issued while the clock is ahead, and is accepted
+// after the clock has been set right. The change happens when it was planned before.
+func TestClockJump_StagedTokenIsPlannedAgain(t *testing.T) {
+	for name, role := range map[string]map[string]any{
+		"a later token":   {"token_ttl": "20h"},
+		"the first token": {"token_ttl": "20h", "defer_initial_creds": true},
+		"on request":      {"token_ttl": "20h", "disable_automated_rotation": true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := withClusterClock(t)
+				e.write("static-roles/fleet", with(with(role, "write_databases", "metrics"), "rotation_period", "1h"))
+				e.tick()
+				var before any
+				if name != "the first token" {
+					before = e.readStatic().Data["accessor"]
+				}
+				e.clock.advance(18 * time.Hour)
+				e.data.SetHook(fails(errDown, issuertest.BeforeList))
+				e.tick()
+				if name != "a later token" {
+					e.tryWrite("rotate-role/fleet", nil)
+				}
+				e.data.SetHook(nil)
+				e.clock.advance(-18 * time.Hour)
+				for range 66 {
+					e.pass(time.Minute)
+					clusterClock.advance(time.Minute)
+				}
+				if answer := e.readStatic().Data; answer["accessor"] == before || answer["ttl"].(int) > 3600 && name != "on request" {
+					t.Errorf("rotation_period is 1h, and the token did not change in 66 minutes: ttl %v", answer["ttl"])
+				}
+			})
+		})
+	}
+}
+
 // The clock is set back by 5 s while the token of a static role is issued. The old
 // token is not kept in place of the new one, which is not revoked either.
 func TestClockSetBack_DuringAForcedRotation(t *testing.T) {

@@ -266,6 +266,19 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		}
 	}
 	if next := creds.Next; next != nil {
+		latest := now
+		if creds.Current != nil {
+			latest = later(now, creds.Current.NextAt)
+		}
+		if next.SwitchAt.After(latest.Add(clockTolerance)) && !(r.Disabled && next.Proved) {
+			// The clock was ahead when the token was issued.
+			planned := *next
+			planned.SwitchAt, planned.NextAt = latest, b.plan(r, latest, next.ExpiresAt)
+			creds.Next, next = &planned, &planned
+			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+				return creds, err
+			}
+		}
 		gone, err := b.isGone(ctx, s, next.Accessor)
 		if err != nil {
 			return creds, err
