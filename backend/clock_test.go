@@ -137,6 +137,32 @@ func TestClockJump_DeadlinesOfTheWrongClock(t *testing.T) {
 	}
 }
 
+// The root credential is rotated while the clock is ahead. It is rotated again one
+// period after the clock has been set right.
+func TestClockJump_RootRotationIsPlannedAgain(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e, clusterClock := withClusterClock(t)
+			e.write("config", map[string]any{"rotation_period": "24h"})
+			e.clock.advance(240 * time.Hour)
+			e.tick()
+			e.clock.advance(-240 * time.Hour)
+			if restart {
+				e.restart()
+			}
+			e.tick()
+			root := e.rootID()
+			for range 25 {
+				e.passInSteps(10*time.Minute, time.Hour)
+				clusterClock.advance(time.Hour)
+			}
+			if e.rootID() == root {
+				t.Errorf("rotation_period is 24h, it is %v, and the next rotation is at %v", e.clock.Now(), e.read("config").Data["next_vault_rotation"])
+			}
+		})
+	}
+}
+
 // A static role changes while the clock is ahead. It changes again one period after
 // the clock has been set right.
 func TestClockJump_StaticRoleIsPlannedAgain(t *testing.T) {
