@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
@@ -45,6 +47,29 @@ func TestClockJump_LostTokenIsRevoked(t *testing.T) {
 	})
 }
 
+// The answer to an issue is lost, no list shows the token yet, and the clock is ahead
+// for one tick. By that clock the token is old enough for an absence to prove something.
+func TestClockJump_AbsenceOfANewTokenProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h"})
+		e.cluster.SetLag(5 * time.Minute)
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.mustNotIssue()
+		e.cluster.SetHook(nil)
+		e.clock.advance(72 * time.Hour)
+		e.tick()
+		e.clock.advance(-72 * time.Hour)
+		for range 15 {
+			e.pass(time.Minute)
+			clusterClock.advance(time.Minute)
+		}
+		if e.alive() > 0 {
+			t.Errorf("a token without a lease is valid, records %v", e.records())
+		}
+	})
+}
+
 // A revocation fails while the clock is ahead. It is tried again soon after the clock
 // has been set right.
 func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {
@@ -66,6 +91,78 @@ func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {
 	})
 }
 
+// What is done while the clock is ahead has a deadline far in the future. Once the clock
+// has been set right, the deadline is not waited for: of a token whose creation was not
+// confirmed, and of a root credential that a rotation has replaced.
+func TestClockJump_DeadlinesOfTheWrongClock(t *testing.T) {
+	const ahead = 240 * time.Hour
+	for name, act := range map[string]func(*engine){
+		"a lost answer": func(e *engine) {
+			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+			e.mustNotIssue()
+			e.cluster.SetHook(nil)
+		},
+		"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := withClusterClock(t)
+				e.write("roles/automation", map[string]any{"ttl": "1h"})
+				root := e.rootID()
+				e.clock.advance(ahead)
+				e.tick()
+				act(e)
+				valid := len(e.records())
+				e.clock.advance(-ahead)
+				e.storage.setFault(func(_ string, op logical.Operation, key string) error {
+					if op == listOp && key == "ledger/" { // the first round cannot load the ledger
+						return errInjected
+					}
+					return nil
+				})
+				e.tick()
+				e.storage.setFault(nil)
+				for range 5 {
+					e.pass(time.Minute)
+					clusterClock.advance(time.Minute)
+				}
+				if left := e.records(); valid != 1 || len(left) > 0 {
+					t.Errorf("%d records before, %v five minutes after the clock was set right", valid, left)
+				}
+				if name == "a rotation" && e.accepted(root) {
+					t.Error("the previous root credential is accepted")
+				}
+			})
+		})
+	}
+}
+
+// The root credential is rotated while the clock is ahead. It is rotated again one
+// period after the clock has been set right.
+func TestClockJump_RootRotationIsPlannedAgain(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e, clusterClock := withClusterClock(t)
+			e.write("config", map[string]any{"rotation_period": "24h"})
+			e.clock.advance(240 * time.Hour)
+			e.tick()
+			e.clock.advance(-240 * time.Hour)
+			if restart {
+				e.restart()
+			}
+			e.tick()
+			root := e.rootID()
+			for range 25 {
+				e.passInSteps(10*time.Minute, time.Hour)
+				clusterClock.advance(time.Hour)
+			}
+			if e.rootID() == root {
+				t.Errorf("rotation_period is 24h, it is %v, and the next rotation is at %v", e.clock.Now(), e.read("config").Data["next_vault_rotation"])
+			}
+		})
+	}
+}
+
 // A static role changes while the clock is ahead. It changes again one period after
 // the clock has been set right.
 func TestClockJump_StaticRoleIsPlannedAgain(t *testing.T) {
@@ -82,6 +179,43 @@ func TestClockJump_StaticRoleIsPlannedAgain(t *testing.T) {
 			t.Errorf("rotation_period is 1h, and the token did not change in 2 hours: ttl %v", e.readStatic().Data["ttl"])
 		}
 	})
+}
+
+// The next token of a static role is issued while the clock is ahead, and is accepted
+// after the clock has been set right. The change happens when it was planned before.
+func TestClockJump_StagedTokenIsPlannedAgain(t *testing.T) {
+	for name, role := range map[string]map[string]any{
+		"a later token":   {"token_ttl": "20h"},
+		"the first token": {"token_ttl": "20h", "defer_initial_creds": true},
+		"on request":      {"token_ttl": "20h", "disable_automated_rotation": true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := withClusterClock(t)
+				e.write("static-roles/fleet", with(with(role, "write_databases", "metrics"), "rotation_period", "1h"))
+				e.tick()
+				var before any
+				if name != "the first token" {
+					before = e.readStatic().Data["accessor"]
+				}
+				e.clock.advance(18 * time.Hour)
+				e.data.SetHook(fails(errDown, issuertest.BeforeList))
+				e.tick()
+				if name != "a later token" {
+					e.tryWrite("rotate-role/fleet", nil)
+				}
+				e.data.SetHook(nil)
+				e.clock.advance(-18 * time.Hour)
+				for range 66 {
+					e.pass(time.Minute)
+					clusterClock.advance(time.Minute)
+				}
+				if answer := e.readStatic().Data; answer["accessor"] == before || answer["ttl"].(int) > 3600 && name != "on request" {
+					t.Errorf("rotation_period is 1h, and the token did not change in 66 minutes: ttl %v", answer["ttl"])
+				}
+			})
+		})
+	}
 }
 
 // The clock is set back by 5 s while the token of a static role is issued. The old

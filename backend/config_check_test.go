@@ -64,3 +64,14 @@ func TestConfigCheck_NamesTheStepThatFails(t *testing.T) {
 		}
 	}
 }
+
+// A token type that the product does not have is no problem of the address or of the
+// root credential.
+func TestConfigCheck_TokenTypeThatTheProductLacks(t *testing.T) {
+	e := newEngineOf(t, issuer.Core)
+	e.configure()
+	status, text := e.tryWrite("config/check", map[string]any{"token_type": "database"})
+	if status != 400 || !strings.HasPrefix(text, "InfluxDB 3 Core has no database tokens") || strings.Contains(text, "host") {
+		t.Errorf("%d %s", status, text)
+	}
+}

@@ -110,6 +110,9 @@ func (b *backend) configCheck(ctx context.Context, req *logical.Request, d *fram
 		return fail(err)
 	}
 	c, err := loadConfig(ctx, req.Storage)
+	if err == nil {
+		err = c.product().checkType(tokenType)
+	}
 	if err != nil {
 		return fail(err)
 	}

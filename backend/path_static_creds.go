@@ -200,12 +200,17 @@ func (b *backend) rotateRole(ctx context.Context, req *logical.Request, d *frame
 	if next := creds.nextSwitch(b.now()); !next.IsZero() {
 		resp.Data["next_vault_rotation"] = timestamp(next)
 	}
-	force := d.Get("force").(bool)
-	if len(b.ledger.OfRole(r.ledgerRole())) > 1 {
-		resp.Data["previous_revoked_after"] = timestamp(current.SwitchAt.Add(r.grace()))
-		if force {
-			resp.Data["previous_revoked_after"] = timestamp(b.now())
+	force, until := d.Get("force").(bool), time.Time{} // until the last of the previous tokens is revoked
+	for _, e := range b.ledger.OfRole(r.ledgerRole()) {
+		if e.Accessor != current.Accessor && e.State == ledger.Active && e.Fingerprint == current.Fingerprint {
+			until = later(until, e.Deadline)
 		}
+	}
+	if !until.IsZero() {
+		if force {
+			until = b.now()
+		}
+		resp.Data["previous_revoked_after"] = timestamp(until)
 	}
 	b.revokePrevious(ctx, req.Storage, r, current.Accessor, force, resp)
 	return resp, nil

@@ -191,7 +191,8 @@ func (b *backend) undoCreate(ctx context.Context, s logical.Storage, r staticRol
 }
 
 // changeStatic stores a changed role. A staged token that the changed role would
-// not issue is replaced, and the next change is planned again. The role is stored
+// not issue is replaced, or becomes the current one if its time is near, and the next
+// change is planned again. The role is stored
 // after that, so that a request that failed can be repeated.
 func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r staticRole) error {
 	if old.sameTokens(r) {
@@ -200,6 +201,11 @@ func (b *backend) changeStatic(ctx context.Context, s logical.Storage, old, r st
 	creds, err := b.reconcile(ctx, s, r)
 	if err != nil {
 		return err
+	}
+	if creds.at(b.now().Add(dropLead)) != creds.Current {
+		if creds, err = b.switchNow(ctx, s, r, creds); err != nil {
+			return err
+		}
 	}
 	if creds.Current == nil {
 		return b.putStaticRole(ctx, s, r)
@@ -333,9 +339,9 @@ func (b *backend) releaseStatic(ctx context.Context, s logical.Storage, r ledger
 	if err != nil {
 		return err
 	}
-	switch current := creds.at(b.now()); {
+	switch current := creds.at(b.now().Add(dropLead)); {
 	case current != nil && current.Accessor == r.Accessor:
-		return conflict("this is the current token of static role %[1]s: replace it with `vault write rotate-role/%[1]s force=true` on this mount", name)
+		return conflict("this is the current token of static role %[1]s, or becomes it within a minute: replace it with `vault write rotate-role/%[1]s force=true` on this mount", name)
 	case creds.Next != nil && creds.Next.Accessor == r.Accessor:
 		creds.Next = nil
 		b.static.checkNext(name, time.Time{})

@@ -129,16 +129,17 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 			accessor, ours = held, true
 		}
 		e, missing := found.missing[accessor]
+		twin := e.TokenID != "" && e.TokenID != info.ID // another token with the same tag, which proves nothing about this one
 		gone := client.traits().Gone(info, now)
 		switch {
 		case !ours:
 			found.foreign++
-		case missing:
+		case missing && !twin:
 			delete(found.missing, accessor)
 			if !info.RevokedAt.IsZero() { // an expiry is no proof: our clock may have jumped
 				found.dead = append(found.dead, e)
 			}
-		case !gone && info.ID != c.RootID && !b.ledger.Has(accessor):
+		case !gone && info.ID != c.RootID && (twin || !b.ledger.Has(accessor)):
 			found.unknown = append(found.unknown, info.ID)
 		}
 		return nil

@@ -20,8 +20,8 @@ const (
 	// any more, whatever the clocks of Vault and cluster say.
 	expiryMargin = 2 * margin
 
-	// absenceMargin is how old an issuing record must be before a list without
-	// its token proves that the token does not exist. A list may lag.
+	// absenceMargin is how old an issuing record must be before a second list
+	// without its token proves that the token does not exist. A list may lag.
 	absenceMargin = 24 * time.Hour
 )
 
@@ -116,7 +116,7 @@ func (b *backend) locate(ctx context.Context, client guardedIssuer, records []le
 			missing[r.Accessor] = err
 		case len(found) > 0:
 			ids[r.Accessor] = found
-		case !ok && b.now().Before(r.IssuedAt.Add(absenceMargin)):
+		case !ok && (r.Absences == 0 || b.now().Before(r.IssuedAt.Add(absenceMargin))): // our clock may have jumped
 			missing[r.Accessor] = errNotListed
 		}
 	}
@@ -308,7 +308,7 @@ func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem 
 
 // nextLook is when the worker looks again at a record of another cluster.
 func (b *backend) nextLook(r ledger.Record) time.Time {
-	next := b.now().Add(time.Hour)
+	next := b.now().Add(longestWait)
 	if end := r.ExpiresAt.Add(expiryMargin + time.Second); !r.ExpiresAt.IsZero() && end.After(b.now()) && end.Before(next) {
 		next = end
 	}
@@ -323,7 +323,7 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 		now := b.now()
 		switch {
 		case r.State == ledger.Issuing && errors.Is(cause, errNotListed):
-			r.Deadline = now.Add(backoff(time.Minute, time.Hour, r.Absences))
+			r.Deadline = now.Add(backoff(time.Minute, longestWait, r.Absences))
 			r.Absences++
 			return nil
 		case r.State == ledger.Issuing: // it stays: the token may still appear

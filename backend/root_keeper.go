@@ -79,6 +79,9 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 		return
 	}
 	c, err := loadConfig(ctx, s)
+	if err == nil && c.RootSince.After(now.Add(clockTolerance)) {
+		c, err = b.correctRootSince(ctx, s, now)
+	}
 	switch {
 	case errors.Is(err, errNoConfig) && underWay:
 		b.noteRotation(ctx, b.cancelRotation(ctx, s, r))
@@ -103,6 +106,19 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 		err = b.continueRotation(ctx, s, r)
 	}
 	b.noteRotation(ctx, err)
+}
+
+// correctRootSince stores that the root credential is new now, because the clock was
+// ahead when it was written or rotated. The next rotation is planned from that time.
+func (b *backend) correctRootSince(ctx context.Context, s logical.Storage, now time.Time) (config, error) {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	c, err := loadConfig(ctx, s)
+	if err != nil || !c.RootSince.After(now) {
+		return c, err
+	}
+	c.RootSince = now
+	return c, putConfig(ctx, s, c)
 }
 
 // noteRotation records how an attempt at a rotation ended. It is not a failure

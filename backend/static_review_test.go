@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -305,6 +307,107 @@ func TestStaticCreds_NotReturnedShortlyBeforeTheExpiry(t *testing.T) {
 			t.Errorf("when no previous token is valid: %v", resp.Data)
 		}
 	})
+}
+
+// A staged token is dropped at the very time of its change. A read that has returned it
+// meanwhile has not returned a token that is revoked then.
+func TestStaticRole_StagedTokenIsNotDroppedWhenItsTimeIsNear(t *testing.T) {
+	for name, drop := range map[string]func(e *engine, staged string){
+		"by a write of the role": func(e *engine, _ string) {
+			e.write("static-roles/fleet", map[string]any{"description": "another text"})
+		},
+		"by its accessor": func(e *engine, staged string) { e.try(deleteOp, "tokens/"+staged, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := shared(t, nil)
+				current := e.readStatic().Data["accessor"]
+				e.tick()
+				change := e.nextChange()
+				e.pass(change.Add(-2 * time.Minute).Sub(e.clock.Now()))
+				e.clock.advance(change.Add(-2 * time.Second).Sub(e.clock.Now()))
+				staged := slices.DeleteFunc(e.ledger(), func(r stored) bool { return r.Accessor == current })
+				if len(staged) != 1 {
+					t.Fatalf("staged: %v", staged)
+				}
+				held := e.staticSecret()
+				var once sync.Once
+				e.storage.setFault(func(when string, op logical.Operation, key string) error {
+					if when == "before" && op == updateOp && key == "static-creds/fleet" {
+						once.Do(func() {
+							e.clock.advance(3 * time.Second)
+							held = e.staticSecret()
+						})
+					}
+					return nil
+				})
+				drop(e, staged[0].Accessor)
+				e.storage.setFault(nil)
+				e.pass(4 * time.Minute)
+				if !e.data.Alive(held) {
+					t.Error("a reader has a revoked token")
+				}
+			})
+		})
+	}
+}
+
+// The answer of rotate-role says when the previous token is revoked. A request whose
+// outcome is unknown has left no previous token, and a token that expires within its
+// grace period is revoked then.
+func TestRotateRole_SaysWhenThePreviousTokenIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"defer_initial_creds": true, "rotation_grace_period": "20m"})
+		e.data.SetHook(fails(errDown, issuertest.BeforeIssue))
+		e.tryWrite("rotate-role/fleet", nil)
+		e.data.SetHook(nil)
+		if at := e.write("rotate-role/fleet", nil).Data["previous_revoked_after"]; at != nil {
+			t.Errorf("there is no previous token, and it is revoked after %v", at)
+		}
+		e.clock.advance(30 * time.Minute)
+		e.write("static-roles/fleet", map[string]any{"disable_automated_rotation": true})
+		first := e.staticSecret()
+		expires, err := time.Parse(time.RFC3339, e.readStatic().Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clock.advance(expires.Add(-10 * time.Minute).Sub(e.clock.Now()))
+		at, err := time.Parse(time.RFC3339, e.write("rotate-role/fleet", nil).Data["previous_revoked_after"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at.After(expires) || at.Before(expires.Add(-time.Second)) {
+			t.Errorf("the previous token expires at %s, and is revoked after %s", expires, at)
+		}
+		e.pass(12 * time.Minute)
+		if e.data.Alive(first) {
+			t.Error("the previous token is accepted")
+		}
+	})
+}
+
+// A request to replace a token that has expired, or was revoked, is completed as soon
+// as the cluster accepts the new token, also if nothing else replaces it.
+func TestStaticRole_RequestedChangeIsCompletedWithoutAutomation(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := shared(t, map[string]any{"disable_automated_rotation": true})
+			e.tick()
+			if id := e.readStatic().Data["token_id"].(string); revoked {
+				e.data.Kill(id)
+			}
+			e.clock.advance(4 * time.Hour)
+			e.tick()
+			e.data.SetLag(time.Minute)
+			if status, text := e.tryWrite("rotate-role/fleet", nil); status != http.StatusBadGateway {
+				t.Fatalf("revoked %v: the new token is not accepted yet: %d %s", revoked, status, text)
+			}
+			e.pass(3 * time.Minute)
+			if !e.data.Alive(e.staticSecret()) {
+				t.Errorf("revoked %v: the token is refused", revoked)
+			}
+		})
+	}
 }
 
 // A read at the very moment of a change that is late does not answer a ttl of 0.

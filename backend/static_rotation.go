@@ -44,6 +44,10 @@ const (
 	// before it is replaced.
 	proofGiveUp = 30 * time.Minute
 
+	// dropLead is how long before its time a proved token is not dropped any more:
+	// reads could return it before that is stored.
+	dropLead = time.Minute
+
 	// verifyInterval is how often the worker looks for current tokens that were
 	// revoked on the cluster.
 	verifyInterval = time.Hour
@@ -175,17 +179,12 @@ func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r
 		}
 	}
 	switch {
-	case urgent && r.Disabled && creds.Current != nil:
+	case urgent && r.Disabled && creds.Current != nil && creds.Next == nil:
 		return creds, fmt.Errorf("the current token %s, and disable_automated_rotation is set: change it with rotate-role/%s", problem, r.Name)
 	case urgent && creds.Next == nil:
 		creds, err = b.stage(ctx, s, c, r, creds, floorSecond(now))
 	case urgent && creds.Next.SwitchAt.After(now):
-		next := *creds.Next
-		next.SwitchAt = floorSecond(now)
-		creds.Next = &next
-		if err = b.putStaticCreds(ctx, s, r.Name, creds); err == nil {
-			creds, err = b.promote(ctx, s, r, creds)
-		}
+		creds, err = b.switchNow(ctx, s, r, creds)
 	case !urgent && creds.Next == nil && r.stagesNow(creds.Current.NextAt, now):
 		creds, err = b.stage(ctx, s, c, r, creds, creds.Current.NextAt)
 	}
@@ -267,6 +266,19 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		}
 	}
 	if next := creds.Next; next != nil {
+		latest := now
+		if creds.Current != nil {
+			latest = later(now, creds.Current.NextAt)
+		}
+		if next.SwitchAt.After(latest.Add(clockTolerance)) && !(r.Disabled && next.Proved) {
+			// The clock was ahead when the token was issued.
+			planned := *next
+			planned.SwitchAt, planned.NextAt = latest, b.plan(r, latest, next.ExpiresAt)
+			creds.Next, next = &planned, &planned
+			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+				return creds, err
+			}
+		}
 		gone, err := b.isGone(ctx, s, next.Accessor)
 		if err != nil {
 			return creds, err
@@ -281,6 +293,18 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		}
 	}
 	return creds, b.retireOthers(ctx, s, r, creds)
+}
+
+// switchNow makes now the time of the change to the next token, which becomes the
+// current one if it is proved.
+func (b *backend) switchNow(ctx context.Context, s logical.Storage, r staticRole, creds staticCreds) (staticCreds, error) {
+	next, now := *creds.Next, floorSecond(b.now())
+	next.SwitchAt, next.NextAt = now, b.plan(r, now, next.ExpiresAt)
+	creds.Next = &next
+	if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
+		return creds, err
+	}
+	return b.promote(ctx, s, r, creds)
 }
 
 // promote makes the next token the current one in the entry, if its time has come.
@@ -612,18 +636,12 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, r staticR
 	if creds.Next != nil && !creds.Next.usableWith(c) {
 		creds.Next = nil
 	}
-	now := floorSecond(b.now())
-	if creds.Next != nil {
-		next := *creds.Next
-		next.SwitchAt, next.NextAt = now, b.plan(r, now, next.ExpiresAt)
-		creds.Next = &next
-		if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
-			return creds, err
-		}
-		if next.Proved { // also while the cluster is out of reach
-			return b.promote(ctx, s, r, creds)
-		}
-	} else if creds, err = b.stage(ctx, s, c, r, creds, now); err != nil {
+	if creds.Next == nil {
+		creds, err = b.stage(ctx, s, c, r, creds, floorSecond(b.now()))
+	} else {
+		creds, err = b.switchNow(ctx, s, r, creds)
+	}
+	if err != nil || creds.Next == nil || creds.Next.Proved { // a staged token is enough, also while the cluster is out of reach
 		return creds, err
 	}
 	return b.proveSoon(ctx, s, c, r, creds)

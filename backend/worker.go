@@ -23,6 +23,10 @@ const (
 	// roundTime bounds one round of a lane. What is left is due at the next tick.
 	roundTime = 5 * time.Minute
 
+	// longestWait is the longest time until the worker looks again at the record of a
+	// token that must be revoked, or that a list did not show.
+	longestWait = time.Hour
+
 	// clockTolerance is how far the clock may go back before times that were
 	// calculated from it are not believed any more. The clocks of two nodes may
 	// differ by less.
@@ -45,6 +49,7 @@ type worker struct {
 	busy    map[string]bool // lanes that are running
 	idle    chan struct{}   // closed when the last lane of a stopped worker has ended
 	latest  time.Time       // of the clock, at the beginning of a round
+	setBack bool            // deadlines of the wrong clock are not corrected yet
 }
 
 // wasSetBack reports whether the clock has been set back since the last round.
@@ -52,8 +57,17 @@ func (w *worker) wasSetBack(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	back := now.Before(w.latest.Add(-clockTolerance))
-	w.latest = now
+	w.latest, w.setBack = now, w.setBack || back
 	return back
+}
+
+// mustCorrect reports once whether the clock has been set back.
+func (w *worker) mustCorrect() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	must := w.setBack
+	w.setBack = false
+	return must
 }
 
 // run starts do in its own goroutine, unless the lane is still running or the
@@ -125,10 +139,33 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 		}
 		return
 	}
+	if b.worker.mustCorrect() {
+		b.correctDeadlines(ctx, s)
+	}
 	b.worker.run("root", func(ctx context.Context) { b.keepRoot(ctx, s) })
 	b.worker.run("static roles", func(ctx context.Context) { b.keepStatic(ctx, s) })
 	for lane, due := range dueByLane(b.ledger.Due(b.now())) {
 		b.worker.run(lane, func(ctx context.Context) { b.settleDue(ctx, s, due) })
+	}
+}
+
+// correctDeadlines makes the records due that a clock that was ahead has postponed:
+// those of tokens that may not be used any more, and whose deadline is later than any
+// that the present clock gives. The deadline of an active record is the end of a lease
+// of Vault, whose clock is the same.
+func (b *backend) correctDeadlines(ctx context.Context, s logical.Storage) {
+	now, overlap := b.now(), longestTTL
+	if c, err := loadConfig(ctx, s); err == nil {
+		overlap = c.Rotation.overlap()
+	}
+	for _, e := range b.ledger.All() {
+		wait := longestWait
+		if e.Role == rootRole {
+			wait = max(wait, overlap)
+		}
+		if e.State != ledger.Active && e.Deadline.After(now.Add(wait+clockTolerance)) {
+			b.ledger.Postpone(e.Accessor, now)
+		}
 	}
 }
 
@@ -169,7 +206,7 @@ func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []ledger
 				claimed = append(claimed, r)
 			case errors.Is(err, ledger.ErrDamaged), errors.Is(err, ledger.ErrNewer):
 				b.Logger().Error("a record whose deadline has passed cannot be read; it is not changed", "accessor", e.Accessor, "error", err)
-				b.ledger.Postpone(e.Accessor, b.now().Add(time.Hour))
+				b.ledger.Postpone(e.Accessor, b.now().Add(longestWait))
 			case !errors.Is(err, errNotDue) && !errors.Is(err, ledger.ErrNotFound):
 				b.Logger().Warn("a record whose deadline has passed cannot be read or stored; trying again in a minute", "accessor", e.Accessor, "error", err)
 				return // the storage fails, and would for the others

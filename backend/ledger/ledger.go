@@ -88,12 +88,16 @@ func (l *Ledger) lock(accessor string) (unlock func()) {
 // limits the tokens of the record's role on the record's cluster; 0 means no
 // limit.
 func (l *Ledger) Open(ctx context.Context, s logical.Storage, r Record, maxActive int) error {
-	if maxActive > 0 { // which must be exact; the other limits need not be
-		if err := l.LoadRole(ctx, s, r.Role); err != nil {
-			return fmt.Errorf("count the tokens of role %s: %w", r.Role, err)
+	err := errInvalidated
+	for attempt := 0; attempt < loadAttempts && errors.Is(err, errInvalidated); attempt++ {
+		if maxActive > 0 { // which must be exact; the other limits need not be
+			if err := l.LoadRole(ctx, s, r.Role); err != nil {
+				return fmt.Errorf("count the tokens of role %s: %w", r.Role, err)
+			}
 		}
+		err = l.reserve(r, maxActive)
 	}
-	if err := l.reserve(r, maxActive); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := write(ctx, s, r); err != nil {
@@ -111,8 +115,11 @@ func (l *Ledger) Open(ctx context.Context, s logical.Storage, r Record, maxActiv
 func (l *Ledger) reserve(r Record, maxActive int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.newer != nil {
+	switch {
+	case l.newer != nil:
 		return l.newer
+	case maxActive > 0 && !l.loaded && !l.roles[r.Role]:
+		return errInvalidated
 	}
 	counted, unsettled, absent := l.index.tally(group{r.Role, r.Fingerprint})
 	if maxActive > 0 && counted >= maxActive {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,5 +312,31 @@ func BenchmarkLoad(b *testing.B) {
 			b.ReportMetric(float64(bytes)/(1<<20), "MB")
 			b.ReportMetric(float64(bytes)/float64(n), "B/record")
 		})
+	}
+}
+
+// The index is discarded while the records of a role are loaded. A limit is exact all
+// the same.
+func TestOpen_LimitIsExactDuringAnInvalidation(t *testing.T) {
+	s, l := &testStorage{}, New()
+	const n = 2 * loadAtOnce // the last reads begin when the first records are in the index
+	for i := range n {
+		s.keep(t, newRecord(i, Active))
+	}
+	var invalidations atomic.Int32
+	s.setFail(func(op logical.Operation, _ string) failure {
+		if op == logical.ReadOperation && len(l.All()) > 0 && invalidations.Add(-1) >= 0 {
+			l.Invalidate()
+		}
+		return works
+	})
+	invalidations.Store(1)
+	if err := l.Open(t.Context(), s, newRecord(n, Issuing), n); !errors.Is(err, ErrMaxActive) {
+		t.Errorf("one token more than max_active: %v", err)
+	}
+	invalidations.Store(1000)
+	l.Invalidate()
+	if err := l.Open(t.Context(), s, newRecord(n, Issuing), n); !errors.Is(err, errInvalidated) {
+		t.Errorf("while the index is discarded again and again: %v", err)
 	}
 }
