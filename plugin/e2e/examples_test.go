@@ -696,3 +696,40 @@ func TestSystemdUnit_Parses(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }
+
+// No argument of a program that examples/openbao/static-creds.sh runs is the JWT, which
+// other users could read there. curl and jq are replaced.
+func TestStaticCredsScript_KeepsTheJWTOutOfArguments(t *testing.T) {
+	jq, err := exec.LookPath("jq")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	for name, script := range map[string]string{
+		"jq":   "#!/bin/sh\necho \"$@\" >>" + dir + "/arguments\nexec " + jq + " \"$@\"\n",
+		"curl": "#!/bin/sh\necho \"$@\" >>" + dir + "/arguments\ncat >" + dir + "/header\necho '{\"data\": {\"token\": \"apiv1_x\"}}'\n",
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700))
+	}
+	cmd := exec.CommandContext(t.Context(), "../../examples/openbao/static-creds.sh", "telegraf-role", "telegraf")
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "BAO_ADDR=https://bao.invalid", "BAO_JWT=eyJ.the-jwt?>~")
+	output, err := cmd.CombinedOutput()
+	arguments, _ := os.ReadFile(filepath.Join(dir, "arguments"))
+	if err != nil || string(output) != "apiv1_x\n" || strings.Contains(string(arguments), "the-jwt") {
+		t.Errorf("%v, output %q, arguments:\n%s", err, output, arguments)
+	}
+	header, err := os.ReadFile(filepath.Join(dir, "header"))
+	must(t, err)
+	for name, value := range map[string]string{"role": "telegraf-role", "jwt": "eyJ.the-jwt?>~"} {
+		_, sent, _ := strings.Cut(string(header), "Parameter-"+name+": ")
+		sent, _, _ = strings.Cut(sent, `"`)
+		text, err := base64.RawURLEncoding.DecodeString(sent)
+		var parameter struct{ Key, Value string }
+		if err == nil {
+			err = json.Unmarshal(text, &parameter)
+		}
+		if err != nil || parameter.Key != name || parameter.Value != value {
+			t.Errorf("%s: %+v, %v", name, parameter, err)
+		}
+	}
+}
