@@ -180,11 +180,13 @@ func saysUnknownToken(stderr string) bool {
 		matches = [][]int{{len(text), len(text)}}
 	}
 	for _, m := range matches {
-		nouns := noun.FindAllString(text[:m[0]], -1)
-		switch {
-		case len(nouns) == 0 && text == stderr: // nothing says what was not found
+		what := noun.FindString(text[m[1]:])
+		if before := noun.FindAllString(text[:m[0]], -1); len(before) > 0 {
+			what = before[len(before)-1]
+		} else if text == stderr { // nothing says what was not found
 			return false
-		case len(nouns) > 0 && !strings.HasPrefix(strings.ToLower(nouns[len(nouns)-1]), "token"):
+		}
+		if what != "" && !strings.HasPrefix(strings.ToLower(what), "token") {
 			return false
 		}
 	}
