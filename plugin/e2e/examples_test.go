@@ -508,8 +508,36 @@ func TestComposeFile_MatchesItsPage(t *testing.T) {
 	if secret := influxdb.Secrets[0]; !slices.Contains(command, any("--admin-token-file=/run/secrets/"+secret)) || compose.Secrets[secret].File != "tokens/admin-token.json" {
 		t.Errorf("InfluxDB does not read the file of the page: %v", command)
 	}
+	// Docker gives a volume to root if the image does not have its folder. The image has
+	// this one, which belongs to the user of the server.
+	if !slices.Contains(influxdb.Volumes, "influxdb:/var/lib/influxdb3") {
+		t.Errorf("InfluxDB may be unable to write to its volume: %v", influxdb.Volumes)
+	}
 	if !slices.Contains(influxdb.Ports, "127.0.0.1:8181:8181") {
 		t.Errorf("the page cannot reach InfluxDB: %v", influxdb.Ports)
+	}
+}
+
+// The server of the image is not root, and a new volume of Kubernetes often belongs to
+// root.
+func TestBootstrapManifest_ServerCanWriteToItsVolume(t *testing.T) {
+	for document := range strings.SplitSeq(string(exampleFile(t, "kubernetes/influxdb3-bootstrap.yaml")), "\n---\n") {
+		var set struct {
+			Kind string `yaml:"kind"`
+			Spec struct {
+				Template struct {
+					Spec struct {
+						Security struct {
+							Group int `yaml:"fsGroup"`
+						} `yaml:"securityContext"`
+					} `yaml:"spec"`
+				} `yaml:"template"`
+			} `yaml:"spec"`
+		}
+		must(t, yaml.Unmarshal([]byte(document), &set))
+		if group := set.Spec.Template.Spec.Security.Group; set.Kind == "StatefulSet" && group != 1500 {
+			t.Errorf("the volume belongs to group %d, want that of the image", group)
+		}
 	}
 }
 
