@@ -245,7 +245,8 @@ func identity(t *testing.T) (jwt string, public []byte) {
 	return signed + "." + encode(signature), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// TestCIJobs_Parse parses the jobs as YAML and their scripts with bash.
+// TestCIJobs_Parse parses the jobs as YAML and their scripts with bash. No header is an
+// argument of curl, which other users of a runner could read.
 func TestCIJobs_Parse(t *testing.T) {
 	var github struct {
 		Permissions map[string]string `yaml:"permissions"`
@@ -276,6 +277,9 @@ func TestCIJobs_Parse(t *testing.T) {
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s\n%s", err, out, script)
+		}
+		if strings.Contains(script, "--header") {
+			t.Errorf("a header is an argument:\n%s", script)
 		}
 		borrowing += strings.Count(script, "./with-token.sh automation ")
 	}
