@@ -72,7 +72,7 @@ type createdToken struct {
 func (t createdToken) checkExpiry(r issuer.Request) error {
 	for _, at := range t.expiries {
 		if !r.ExpiresAt.IsZero() && at.Sub(r.ExpiresAt).Abs() > time.Second {
-			return fmt.Errorf("it created a token that expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl",
+			return fmt.Errorf("it created a token that expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl (rotation_period of a static role, rotation_ttl of the root credential)",
 				at.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
 		}
 	}
