@@ -13,9 +13,10 @@ set -euo pipefail
 	exit 2
 }
 
-# parameter NAME VALUE encodes a parameter of the login.
+# parameter NAME VALUE encodes a parameter of the login. The value may be a secret, so
+# jq reads it from its environment, which other users cannot read.
 parameter() {
-	jq -cn --arg key "$1" --arg value "$2" '{key: $key, value: $value}' | tr -d '\n' | base64 -w 0 | tr '+/' '-_' | tr -d '='
+	value=$2 jq -nr --arg key "$1" '{key: $key, value: env.value} | @base64' | tr '+/' '-_' | tr -d '=\n'
 }
 
 # The headers hold a secret, so curl reads them from its input.

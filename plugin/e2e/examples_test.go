@@ -245,7 +245,8 @@ func identity(t *testing.T) (jwt string, public []byte) {
 	return signed + "." + encode(signature), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// TestCIJobs_Parse parses the jobs as YAML and their scripts with bash.
+// TestCIJobs_Parse parses the jobs as YAML and their scripts with bash. No header is an
+// argument of curl, which other users of a runner could read.
 func TestCIJobs_Parse(t *testing.T) {
 	var github struct {
 		Permissions map[string]string `yaml:"permissions"`
@@ -276,6 +277,9 @@ func TestCIJobs_Parse(t *testing.T) {
 		cmd.Stdin = strings.NewReader(script)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s\n%s", err, out, script)
+		}
+		if strings.Contains(script, "--header") {
+			t.Errorf("a header is an argument:\n%s", script)
 		}
 		borrowing += strings.Count(script, "./with-token.sh automation ")
 	}
@@ -508,8 +512,36 @@ func TestComposeFile_MatchesItsPage(t *testing.T) {
 	if secret := influxdb.Secrets[0]; !slices.Contains(command, any("--admin-token-file=/run/secrets/"+secret)) || compose.Secrets[secret].File != "tokens/admin-token.json" {
 		t.Errorf("InfluxDB does not read the file of the page: %v", command)
 	}
+	// Docker gives a volume to root if the image does not have its folder. The image has
+	// this one, which belongs to the user of the server.
+	if !slices.Contains(influxdb.Volumes, "influxdb:/var/lib/influxdb3") {
+		t.Errorf("InfluxDB may be unable to write to its volume: %v", influxdb.Volumes)
+	}
 	if !slices.Contains(influxdb.Ports, "127.0.0.1:8181:8181") {
 		t.Errorf("the page cannot reach InfluxDB: %v", influxdb.Ports)
+	}
+}
+
+// The server of the image is not root, and a new volume of Kubernetes often belongs to
+// root.
+func TestBootstrapManifest_ServerCanWriteToItsVolume(t *testing.T) {
+	for document := range strings.SplitSeq(string(exampleFile(t, "kubernetes/influxdb3-bootstrap.yaml")), "\n---\n") {
+		var set struct {
+			Kind string `yaml:"kind"`
+			Spec struct {
+				Template struct {
+					Spec struct {
+						Security struct {
+							Group int `yaml:"fsGroup"`
+						} `yaml:"securityContext"`
+					} `yaml:"spec"`
+				} `yaml:"template"`
+			} `yaml:"spec"`
+		}
+		must(t, yaml.Unmarshal([]byte(document), &set))
+		if group := set.Spec.Template.Spec.Security.Group; set.Kind == "StatefulSet" && group != 1500 {
+			t.Errorf("the volume belongs to group %d, want that of the image", group)
+		}
 	}
 }
 
@@ -694,5 +726,42 @@ func TestSystemdUnit_Parses(t *testing.T) {
 	must(t, os.WriteFile(unit, []byte(strings.Replace(text, "/usr/bin/vault ", "/bin/sh ", 1)), 0o600))
 	if out, err := exec.CommandContext(t.Context(), analyze, "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// No argument of a program that examples/openbao/static-creds.sh runs is the JWT, which
+// other users could read there. curl and jq are replaced.
+func TestStaticCredsScript_KeepsTheJWTOutOfArguments(t *testing.T) {
+	jq, err := exec.LookPath("jq")
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	for name, script := range map[string]string{
+		"jq":   "#!/bin/sh\necho \"$@\" >>" + dir + "/arguments\nexec " + jq + " \"$@\"\n",
+		"curl": "#!/bin/sh\necho \"$@\" >>" + dir + "/arguments\ncat >" + dir + "/header\necho '{\"data\": {\"token\": \"apiv1_x\"}}'\n",
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700))
+	}
+	cmd := exec.CommandContext(t.Context(), "../../examples/openbao/static-creds.sh", "telegraf-role", "telegraf")
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "BAO_ADDR=https://bao.invalid", "BAO_JWT=eyJ.the-jwt?>~")
+	output, err := cmd.CombinedOutput()
+	arguments, _ := os.ReadFile(filepath.Join(dir, "arguments"))
+	if err != nil || string(output) != "apiv1_x\n" || strings.Contains(string(arguments), "the-jwt") {
+		t.Errorf("%v, output %q, arguments:\n%s", err, output, arguments)
+	}
+	header, err := os.ReadFile(filepath.Join(dir, "header"))
+	must(t, err)
+	for name, value := range map[string]string{"role": "telegraf-role", "jwt": "eyJ.the-jwt?>~"} {
+		_, sent, _ := strings.Cut(string(header), "Parameter-"+name+": ")
+		sent, _, _ = strings.Cut(sent, `"`)
+		text, err := base64.RawURLEncoding.DecodeString(sent)
+		var parameter struct{ Key, Value string }
+		if err == nil {
+			err = json.Unmarshal(text, &parameter)
+		}
+		if err != nil || parameter.Key != name || parameter.Value != value {
+			t.Errorf("%s: %+v, %v", name, parameter, err)
+		}
 	}
 }

@@ -50,15 +50,23 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 		return issuer.Token{}, fmt.Errorf("influxctl management create: %w", err)
 	case token.Secret == c.Root:
 		return issuer.Token{}, errors.New("influxctl management create: the only token in its output is the root credential")
-	case token.ID != "":
-		return token, nil
 	}
-	if token.ID, err = c.idOf(ctx, r.Description, token.Secret.Reveal()); err != nil {
-		// Not %w: a list that was refused does not mean that no token was
-		// created.
-		return issuer.Token{}, fmt.Errorf("influxctl management create did not print the id of the token: %v", err)
+	if token.ID == "" {
+		info, err := c.find(ctx, r.Description, token.Secret.Reveal())
+		if err != nil {
+			// Not %w: a list that was refused does not mean that no token was
+			// created.
+			return issuer.Token{}, fmt.Errorf("influxctl management create did not print the id of the token: %v", err)
+		}
+		token.ID = info.ID
+		if !info.ExpiresAt.IsZero() {
+			token.expiries = append(token.expiries, info.ExpiresAt)
+		}
 	}
-	return token, nil
+	if err := token.checkExpiry(r); err != nil {
+		return issuer.Token{}, fmt.Errorf("influxctl management create: %w", err)
+	}
+	return token.Token, nil
 }
 
 // List runs `management list`. An empty list is one only if the program does not

@@ -3,9 +3,11 @@ package influxctl
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/internal/redact"
@@ -44,20 +46,42 @@ var (
 	// draw the table.
 	idRow = regexp.MustCompile(`(?im)^[^\w\n]*id[^\w\n]+([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})[^\w\n]*$`)
 
+	// expiryRow matches the row of a table that shows the expiry.
+	expiryRow = regexp.MustCompile(`(?i)^\W*expires[ _]at\W+(\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d))\W*$`)
+
 	// logLine matches the beginning of the program's log lines.
 	logLine = regexp.MustCompile(`(?i)^\W*(?:trace|debug|info|warn|warning|error)\b`)
 
 	secretKeys = []string{"token", "access_token", "accessToken", "token_string", "tokenString", "secret", "management_token", "managementToken"}
 	prefixKeys = []string{"token_prefix", "tokenPrefix", "prefix"}
 	idKeys     = []string{"id", "token_id", "tokenId"}
+	expiryKeys = []string{"expires_at", "expiresAt"}
 
 	// entryKeys are keys of an object that describes a token.
-	entryKeys = slices.Concat(secretKeys, prefixKeys, []string{"description", "expires_at", "expiresAt", "created_at", "createdAt"})
+	entryKeys = slices.Concat(secretKeys, prefixKeys, expiryKeys, []string{"description", "created_at", "createdAt"})
 )
+
+// A createdToken is a token that was created.
+type createdToken struct {
+	issuer.Token
+	expiries []time.Time // that the answer shows; none if it shows none that can be read
+}
+
+// checkExpiry returns an error if the answer shows another expiry than the requested
+// one. A lease could end after a token that expires earlier.
+func (t createdToken) checkExpiry(r issuer.Request) error {
+	for _, at := range t.expiries {
+		if !r.ExpiresAt.IsZero() && at.Sub(r.ExpiresAt).Abs() > time.Second {
+			return fmt.Errorf("it created a token that expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl (rotation_period of a static role, rotation_ttl of the root credential)",
+				at.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
 
 // decodeCreate returns the token that was created. The ID is empty if the answer
 // holds none, or more than one. An error never quotes the answer.
-func decodeCreate(stdout, stderr []byte) (issuer.Token, error) {
+func decodeCreate(stdout, stderr []byte) (createdToken, error) {
 	for _, text := range []string{redact.Plain(string(stdout)), redact.Plain(string(stderr))} {
 		a := readAnswer(strings.ReplaceAll(text, "\r", "\n"))
 		secret, err := a.secret()
@@ -65,11 +89,11 @@ func decodeCreate(stdout, stderr []byte) (issuer.Token, error) {
 			continue
 		}
 		if err != nil {
-			return issuer.Token{}, err
+			return createdToken{}, err
 		}
-		return issuer.Token{ID: a.id(), Secret: issuer.NewSecret(secret)}, nil
+		return createdToken{issuer.Token{ID: a.id(), Secret: issuer.NewSecret(secret)}, a.expiries}, nil
 	}
-	return issuer.Token{}, errNoToken
+	return createdToken{}, errNoToken
 }
 
 // An answer is what the output of create holds.
@@ -77,6 +101,8 @@ type answer struct {
 	tokens []string // in the form of a management token, or of its prefix
 	others []string // that may be tokens of another form
 	ids    []string
+
+	expiries []time.Time
 }
 
 // readAnswer reads JSON values and the lines of text between them.
@@ -108,11 +134,15 @@ func cutJSON(text string) (value any, rest string, ok bool) {
 	return value, text[decoder.InputOffset():], true
 }
 
-// addLine adds a line of text: the row of a table with the ID, or a token alone.
+// addLine adds a line of text: the row of a table with the ID or the expiry, or a
+// token alone.
 func (a *answer) addLine(line string) {
+	expiry := expiryRow.FindStringSubmatch(line)
 	switch m := idRow.FindStringSubmatch(line); {
 	case m != nil:
 		a.ids = append(a.ids, m[1])
+	case expiry != nil:
+		a.addExpiry(expiry[1])
 	case !logLine.MatchString(line):
 		a.addString(line)
 	}
@@ -142,15 +172,25 @@ func (a *answer) addValue(key string, value any) {
 			a.addValue(key, v)
 		}
 	case map[string]any:
-		a.addID(value)
+		a.addEntry(value)
 		for k, v := range value {
 			a.addValue(k, v)
 		}
 	}
 }
 
-// addID adds the ID of an object that describes a token.
-func (a *answer) addID(object map[string]any) {
+// addExpiry adds a time in one of the forms of a list. It ignores one that is not set
+// or cannot be read.
+func (a *answer) addExpiry(value any) {
+	text, err := json.Marshal(value)
+	var t timestamp
+	if err == nil && t.UnmarshalJSON(text) == nil && t != (timestamp{}) {
+		a.expiries = append(a.expiries, t.time())
+	}
+}
+
+// addEntry adds the ID and the expiry of an object that describes a token.
+func (a *answer) addEntry(object map[string]any) {
 	if !slices.ContainsFunc(entryKeys, func(key string) bool { _, ok := object[key]; return ok }) {
 		return
 	}
@@ -158,6 +198,9 @@ func (a *answer) addID(object map[string]any) {
 		if id, ok := object[key].(string); ok && uuid.MatchString(id) {
 			a.ids = append(a.ids, id)
 		}
+	}
+	for _, key := range expiryKeys {
+		a.addExpiry(object[key])
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
@@ -82,10 +83,22 @@ var causes = []cause{
 		texts(`strict mode: fields in the document`, `\btoml: `),
 		[]error{issuer.ErrRefused}, always("this influxctl does not understand the profile: install a newer one, or name one with INFLUXCTL_PATH"),
 	},
-	{
-		texts(`code = unavailable`),
-		[]error{issuer.ErrUnreachable}, always("the cluster is not available, and may have processed the request"),
-	},
+	unavailable,
+}
+
+// unavailable is also the cause if the cluster says that it is not available because
+// one of its own connections failed.
+var unavailable = cause{
+	texts(`code = unavailable`),
+	[]error{issuer.ErrUnreachable}, always("the cluster is not available, and may have processed the request"),
+}
+
+// ownConnection matches the texts of gRPC about a connection of the program.
+var ownConnection = texts(`connection error: desc`, `while dialing`, `resolver error`, `\bdns: `)
+
+// neverConnected reports whether c means that there was no connection.
+func (c cause) neverConnected() bool {
+	return slices.Contains(c.kinds, issuer.ErrRefused) && slices.Contains(c.kinds, issuer.ErrUnreachable)
 }
 
 // texts matches any of the patterns, in upper or lower case.
@@ -105,9 +118,13 @@ func causeOf(exit int, stderr string) cause {
 		return inDoubt
 	}
 	for _, c := range causes {
-		if c.text.MatchString(stderr) {
-			return c
+		if !c.text.MatchString(stderr) {
+			continue
 		}
+		if c.neverConnected() && unavailable.text.MatchString(stderr) && !ownConnection.MatchString(stderr) {
+			return unavailable
+		}
+		return c
 	}
 	return inDoubt
 }
@@ -180,11 +197,13 @@ func saysUnknownToken(stderr string) bool {
 		matches = [][]int{{len(text), len(text)}}
 	}
 	for _, m := range matches {
-		nouns := noun.FindAllString(text[:m[0]], -1)
-		switch {
-		case len(nouns) == 0 && text == stderr: // nothing says what was not found
+		what := noun.FindString(text[m[1]:])
+		if before := noun.FindAllString(text[:m[0]], -1); len(before) > 0 {
+			what = before[len(before)-1]
+		} else if text == stderr { // nothing says what was not found
 			return false
-		case len(nouns) > 0 && !strings.HasPrefix(strings.ToLower(nouns[len(nouns)-1]), "token"):
+		}
+		if what != "" && !strings.HasPrefix(strings.ToLower(what), "token") {
 			return false
 		}
 	}

@@ -79,6 +79,36 @@ func isInherited(variable string, but ...string) bool {
 	return slices.Contains(inheritedVariables, name) && !slices.Contains(but, name)
 }
 
+// The answers show an expiry that is not the requested one, or none.
+func TestIssue_ComparesTheExpiry(t *testing.T) {
+	list := `[{"id":"` + id + `","token_prefix":"M.V1.+5Jk","description":"-desc \"quoted\"","expires_at":{"seconds":%d}}]`
+	want := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC) // of fixture.issue
+	for name, c := range map[string]struct{ create, list string }{
+		"table":           {"| id | " + id + " |\n|  expires at | %s |\n" + secret, ""},
+		"structure":       {`{"token":{"id":"` + id + `","expires_at":{"seconds":%d}},"secret":"` + secret + `"}`, ""},
+		"RFC 3339":        {`{"id":"` + id + `","accessToken":"` + secret + `","expiresAt":"%s"}`, ""},
+		"list, no id":     {secret, list},
+		"list and expiry": {"|  expires at | %s |\n" + secret, list},
+	} {
+		for _, at := range []time.Time{want.Add(-time.Minute), want.Add(-time.Second), want, want.Add(time.Minute)} {
+			fill := strings.NewReplacer("%d", fmt.Sprint(at.Unix()), "%s", at.Format(time.RFC3339)).Replace
+			s := newFixture(t, script{"create": {Stdout: fill(c.create)}, "list": {Stdout: fill(c.list)}})
+			token, err := s.issue(t.Context())
+			right := at.Sub(want).Abs() <= time.Second
+			if (err == nil) != right || err == nil && token.ID != id || errors.Is(err, issuer.ErrRefused) || err != nil && !strings.Contains(err.Error(), "rotation_ttl") {
+				t.Errorf("%s, expires at %v: %v", name, at, err)
+			}
+			s.mustNotQuote(err)
+		}
+	}
+	for _, unset := range []string{`"expires_at":{}`, `"expires_at":null`, `"expiresAt":""`, `"expiresAt":"soon"`, `"expires_at":17`} {
+		s := newFixture(t, script{"create": {Stdout: `{"id":"` + id + `",` + unset + `,"token":"` + secret + `"}`}})
+		if _, err := s.issue(t.Context()); err != nil {
+			t.Errorf("%s: %v", unset, err)
+		}
+	}
+}
+
 func TestManage_HangEndsWithItsContext(t *testing.T) {
 	for _, grandchild := range []string{"", "group"} {
 		s := newFixture(t, script{"create": {Stdout: created, Hang: true, Grandchild: grandchild, Touch: "begun"}})

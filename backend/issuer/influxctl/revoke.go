@@ -204,27 +204,27 @@ func (c *cluster) anyActive(listed map[string]issuer.Info) bool {
 	return false
 }
 
-// idOf finds the ID of a token just created, by its description and by the
-// beginning of its secret.
-func (c *cluster) idOf(ctx context.Context, description, secret string) (string, error) {
-	var ids []string
+// find finds a token just created, by its description and by the beginning of its
+// secret.
+func (c *cluster) find(ctx context.Context, description, secret string) (issuer.Info, error) {
+	var found []issuer.Info
 	err := c.repeatList(ctx, func() (bool, error) {
-		ids = nil
+		found = nil
 		err := c.List(ctx, func(info issuer.Info) error {
 			if info.Description == description && strings.HasPrefix(secret, info.Prefix) {
-				ids = append(ids, info.ID)
+				found = append(found, info)
 			}
 			return nil
 		})
-		return len(ids) > 0, err
+		return len(found) > 0, err
 	})
 	switch {
 	case err != nil:
-		return "", err
-	case len(ids) != 1:
-		return "", fmt.Errorf("%d tokens have its description, want one", len(ids))
+		return issuer.Info{}, err
+	case len(found) != 1:
+		return issuer.Info{}, fmt.Errorf("%d tokens have its description, want one", len(found))
 	}
-	return ids[0], nil
+	return found[0], nil
 }
 
 // repeatList calls list until it reports that the list is complete, fails, or

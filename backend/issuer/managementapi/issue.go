@@ -104,7 +104,7 @@ func (c *cluster) checkCreated(created tokenJSON, r issuer.Request) error {
 	case !r.ExpiresAt.IsZero() && (created.ExpiresAt.IsZero() || created.ExpiresAt.After(r.ExpiresAt.Add(time.Second))):
 		return errNoExpiry
 	case created.ExpiresAt.Before(r.ExpiresAt.Add(-time.Second)): // a lease could end after the token
-		return fmt.Errorf("it expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl",
+		return fmt.Errorf("it expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl (rotation_period of a static role)",
 			created.ExpiresAt.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -23,13 +24,32 @@ func quote(text string, secrets []issuer.Secret) string { return redact.Quote(te
 type progress struct {
 	connected atomic.Bool // there was a connection to send it over
 	reused    atomic.Bool // on which other requests had been sent before
+	http2     atomic.Bool // it speaks HTTP/2
+	onStream  atomic.Bool // the request was sent over HTTP/2
 }
 
 func (p *progress) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		p.reused.Store(info.Reused)
-		p.connected.Store(true)
-	}}
+	return &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			encrypted, ok := info.Conn.(*tls.Conn)
+			p.http2.Store(ok && encrypted.ConnectionState().NegotiatedProtocol == "h2")
+			p.reused.Store(info.Reused)
+			p.connected.Store(true)
+		},
+		WroteHeaders: func() { p.onStream.Store(p.http2.Load()) },
+	}
+}
+
+var errStream = errors.New("the server ended the stream of the request, which is not sent again")
+
+// onlyOnce returns a GetBody that fails once the request was sent over HTTP/2.
+func (p *progress) onlyOnce(getBody func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		if p.onStream.Load() {
+			return nil, errStream
+		}
+		return getBody()
+	}
 }
 
 // connectionError returns the error of a request that ended with err and without

@@ -75,10 +75,10 @@ func (r Response) Success() bool { return r.Status/100 == 2 }
 // header if they were received.
 //
 // net/http may send a request a second time over another connection when the
-// first one is lost. It does so for a POST with a body and without an
-// Idempotency-Key only if no byte of it was written, or if an HTTP/2 server has
-// said that it did not process it (GOAWAY with a lower stream, REFUSED_STREAM).
-// Neither can create two tokens.
+// first one is lost. For a POST with a body and without an Idempotency-Key it does
+// so only if no byte of it was written. Over HTTP/2 it would also do so after
+// PROTOCOL_ERROR, which does not say that the server has not processed the request.
+// So a request with a body is not sent again once it was sent over HTTP/2.
 func (e *Endpoint) Do(ctx context.Context, r Request) (Response, error) {
 	secrets := []issuer.Secret{r.Root, e.clientKey}
 	if e.err != nil {
@@ -98,6 +98,9 @@ func (e *Endpoint) Do(ctx context.Context, r Request) (Response, error) {
 	request, err := e.newRequest(httptrace.WithClientTrace(ctx, p.trace()), r)
 	if err != nil {
 		return Response{}, notSent("prepare a request", err, secrets)
+	}
+	if request.GetBody != nil {
+		request.GetBody = p.onlyOnce(request.GetBody)
 	}
 	answer, err := e.client.Do(request)
 	if err != nil {
