@@ -59,7 +59,8 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 	if !ok {
 		return fail(badRequest("there is no static role %q on this mount; list the static roles with `vault list`", shorten(name)))
 	}
-	now := b.now()
+	warning := b.staticExpiryWarning(ctx, req.Storage, r)
+	now := b.now() // after the last access to the storage, which may take time: ttl counts from now
 	current := creds.at(now)
 	switch {
 	case current == nil && creds.Next != nil:
@@ -69,26 +70,24 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, d *
 	case !now.Before(current.servedUntil()):
 		return fail(upstream("read the token of static role "+name, fmt.Errorf("it expires at %s and was not replaced in time; see static-roles/%s and status", timestamp(current.ExpiresAt), name)))
 	}
-	return r.answer(creds, now, b.warnsAt(ctx, req.Storage, r, *current)), nil
+	return r.answer(creds, now, warning), nil
 }
 
-// warnsAt returns when answers begin to warn about the expiry of a token that
-// nothing replaces. It is zero if they never do.
-func (b *backend) warnsAt(ctx context.Context, s logical.Storage, r staticRole, t staticToken) time.Time {
-	if !r.Disabled {
-		return time.Time{}
+// staticExpiryWarning returns how long before the expiry of a token that nothing
+// replaces answers begin to warn.
+func (b *backend) staticExpiryWarning(ctx context.Context, s logical.Storage, r staticRole) time.Duration {
+	if r.Disabled {
+		if c, err := loadConfig(ctx, s); err == nil {
+			return c.Rotation.Warning
+		}
 	}
-	warning := defaultConfig.Rotation.Warning
-	if c, err := loadConfig(ctx, s); err == nil {
-		warning = c.Rotation.Warning
-	}
-	return t.ExpiresAt.Add(-warning)
+	return defaultConfig.Rotation.Warning
 }
 
 // answer returns the answer to a read at now. Between two changes, only ttl differs
 // between answers: the Vault Secrets Operator restarts workloads if any other field
 // differs.
-func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.Response {
+func (r staticRole) answer(creds staticCreds, now time.Time, warning time.Duration) *logical.Response {
 	current, next := creds.at(now), creds.nextSwitch(now)
 	data := map[string]any{
 		"token": current.Token.Reveal(), "token_id": current.TokenID, "accessor": current.Accessor,
@@ -117,7 +116,7 @@ func (r staticRole) answer(creds staticCreds, now, warnsAt time.Time) *logical.R
 		resp.AddWarning(fmt.Sprintf("This token should have been replaced at %s. It expires at %s, and is returned until 30 seconds before. See static-roles/%s for the reason.", timestamp(next), timestamp(current.ExpiresAt), r.Name))
 	}
 	data["ttl"] = ttl
-	if !warnsAt.IsZero() && !now.Before(warnsAt) {
+	if r.Disabled && !now.Before(current.ExpiresAt.Add(-warning)) {
 		resp.AddWarning(fmt.Sprintf("This token expires at %s, and disable_automated_rotation is set. Replace it with `vault write -f rotate-role/%s` on this mount.", timestamp(current.ExpiresAt), r.Name))
 	}
 	return resp

@@ -410,6 +410,27 @@ func TestStaticRole_RequestedChangeIsCompletedWithoutAutomation(t *testing.T) {
 	}
 }
 
+// The ttl of a read that is stopped while it uses the storage counts from its answer.
+func TestStaticCreds_TTLCountsFromTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := shared(t, map[string]any{"disable_automated_rotation": true})
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "after" && op == readOp {
+				e.clock.advance(30 * time.Second)
+			}
+			return nil
+		})
+		answer := e.readStatic().Data
+		expires, err := time.Parse(time.RFC3339, answer["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := e.clock.Now().Add(time.Duration(answer["ttl"].(int)) * time.Second); again.After(expires.Add(-29 * time.Second)) {
+			t.Errorf("the token expires at %s, and the reader reads again at %s", expires, again)
+		}
+	})
+}
+
 // A read at the very moment of a change that is late does not answer a ttl of 0.
 func TestStaticCreds_TTLIsNeverZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
