@@ -58,10 +58,7 @@ func (c *cluster) Issue(ctx context.Context, r issuer.Request) (issuer.Token, er
 			// created.
 			return issuer.Token{}, fmt.Errorf("influxctl management create did not print the id of the token: %v", err)
 		}
-		token.ID = info.ID
-		if !info.ExpiresAt.IsZero() {
-			token.expiries = append(token.expiries, info.ExpiresAt)
-		}
+		token.ID, token.expiries = info.ID, append(token.expiries, info.ExpiresAt)
 	}
 	if err := token.checkExpiry(r); err != nil {
 		return issuer.Token{}, fmt.Errorf("influxctl management create: %w", err)

@@ -64,17 +64,22 @@ var (
 // A createdToken is a token that was created.
 type createdToken struct {
 	issuer.Token
-	expiries []time.Time // that the answer shows; none if it shows none that can be read
+	expiries []time.Time // that the answer shows and that can be read, and that of the list; zero: never
 }
 
-// checkExpiry returns an error if the answer shows another expiry than the requested
-// one. A lease could end after a token that expires earlier.
+// checkExpiry returns an error if the answer or the list shows another expiry than the
+// requested one. A lease could end after a token that expires earlier, and nothing
+// would end a token that never expires if it cannot be revoked.
 func (t createdToken) checkExpiry(r issuer.Request) error {
 	for _, at := range t.expiries {
-		if !r.ExpiresAt.IsZero() && at.Sub(r.ExpiresAt).Abs() > time.Second {
-			return fmt.Errorf("it created a token that expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl (rotation_period of a static role, rotation_ttl of the root credential)",
-				at.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
+		switch {
+		case r.ExpiresAt.IsZero() || at.Sub(r.ExpiresAt).Abs() <= time.Second:
+			continue
+		case at.IsZero():
+			return errors.New("it created a token that never expires: install a newer influxctl")
 		}
+		return fmt.Errorf("it created a token that expires at %s instead of %s: if the cluster limits the life of tokens, choose a shorter max_ttl (rotation_period of a static role, rotation_ttl of the root credential)",
+			at.UTC().Format(time.RFC3339), r.ExpiresAt.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

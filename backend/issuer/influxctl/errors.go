@@ -36,13 +36,13 @@ var causes = []cause{
 	{
 		texts(`code = deadlineexceeded`, `(^|[^-\w])timed?[ -]?out`, `deadline exceeded`,
 			`\beof\b`, `\breset\b`, `broken pipe`, `closed network connection`, `transport is closing`,
-			`error reading from server`, `\b(read|write) tcp\b`), // an established connection can end by "no route to host", too
+			`bad gateway`, `service unavailable`, `error reading from server`, `\b(read|write) tcp\b`), // an established connection can end by "no route to host", too
 		[]error{issuer.ErrUnreachable}, always("the cluster did not answer in time or the connection ended, and it may have processed the request"),
 	},
 	{
 		// The codes of gRPC that are not here are in the entries below.
 		texts(`code = (canceled|unknown|alreadyexists|failedprecondition|aborted|outofrange|internal|dataloss)`,
-			`context canceled`, `larger than max`, `goaway`, `panic:`,
+			`internal server error`, `context canceled`, `larger than max`, `goaway`, `panic:`,
 			`\b(open|read|write|stat|mkdir|fork/exec) \S*[/\\]\S*: `, // a local file; its "permission denied" is not the cluster's
 			`copy the token`, `M\.V\d+\.`), // printed for a token that was created
 		nil, inDoubt.advice,

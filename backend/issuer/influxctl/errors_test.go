@@ -78,6 +78,9 @@ func TestCauseOf_DoubtIsNoRefusal(t *testing.T) {
 		"write: broken pipe (connection refused)":                                                                           true,
 		"code = Unavailable desc = store the token: dial tcp 10.0.0.5:5432: connect: connection refused":                    true, // of the cluster
 		"code = Unavailable desc = replicate: tls: failed to verify certificate: x509: expired":                             true,
+		"502 Bad Gateway: dial tcp 10.0.0.5:443: connect: connection refused":                                               true, // of a proxy
+		"503 Service Unavailable: lookup backend: no such host":                                                             true,
+		"500 Internal Server Error: permission denied for relation tokens":                                                  false,
 		"http2: server sent GOAWAY: code = ResourceExhausted":                                                               false,
 		"code = ResourceExhausted desc = grpc: received message larger than max (5 vs. 4)":                                  false,
 		"open /home/x/.cache/influxctl/1.json: permission denied":                                                           false,

@@ -101,6 +101,10 @@ func TestIssue_ComparesTheExpiry(t *testing.T) {
 			s.mustNotQuote(err)
 		}
 	}
+	s := newFixture(t, script{"create": {Stdout: secret}, "list": {Stdout: strings.Replace(list, `,"expires_at":{"seconds":%d}`, "", 1)}})
+	if _, err := s.issue(t.Context()); err == nil || errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), "never expires") {
+		t.Errorf("no expiry in the list: %v", err)
+	}
 	for _, unset := range []string{`"expires_at":{}`, `"expires_at":null`, `"expiresAt":""`, `"expiresAt":"soon"`, `"expires_at":17`} {
 		s := newFixture(t, script{"create": {Stdout: `{"id":"` + id + `",` + unset + `,"token":"` + secret + `"}`}})
 		if _, err := s.issue(t.Context()); err != nil {
