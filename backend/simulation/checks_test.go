@@ -39,6 +39,7 @@ type facts struct {
 	excusedAll    map[string]string // the same, by accessor
 	lost          map[string]string // why a token may have no record, by accessor
 	roleChanged   map[string]time.Time
+	wasCurrent    map[string][]string // IDs of the tokens of a static role, in order
 	foreign       map[string]string
 	operatorRoots map[string]*cluster
 	roots         int
@@ -83,7 +84,7 @@ type reader struct {
 
 func newFacts() facts {
 	return facts{
-		began: time.Now(), excused: map[string]string{}, excusedAll: map[string]string{}, lost: map[string]string{}, roleChanged: map[string]time.Time{}, foreign: map[string]string{},
+		began: time.Now(), excused: map[string]string{}, excusedAll: map[string]string{}, lost: map[string]string{}, roleChanged: map[string]time.Time{}, wasCurrent: map[string][]string{}, foreign: map[string]string{},
 		operatorRoots: map[string]*cluster{}, rotatedFrom: map[string]bool{}, allowed: map[string]map[string]bool{},
 		secrets: map[string]string{}, outlived: map[string]bool{},
 		now: reading{records: map[string]record{}},
@@ -147,6 +148,9 @@ func (f *facts) observe(w *world, key string) {
 	}
 	if role, ok := strings.CutPrefix(key, "role/"); ok {
 		f.roleChanged[role] = w.time()
+	}
+	if name, ok := strings.CutPrefix(key, staticPrefix); ok {
+		f.observeStatic(w, name)
 	}
 	switch key {
 	case configKey:
@@ -574,14 +578,36 @@ func (w *world) isCurrent(r record) bool {
 	if !ok || value == nil || !w.facts.restoredAt.IsZero() {
 		return false
 	}
-	entry := struct {
-		Current *struct {
-			Accessor string `json:"accessor"`
-		} `json:"current"`
-		Next *struct{} `json:"next"`
-	}{}
+	entry := staticEntry{}
 	mustDecode("static-creds", value, &entry)
 	return entry.Current != nil && entry.Current.Accessor == r.Accessor && entry.Next == nil
+}
+
+// A staticEntry is what the storage holds about the tokens of a static role.
+type staticEntry struct {
+	Current *struct {
+		Accessor string `json:"accessor"`
+		TokenID  string `json:"token_id"`
+	} `json:"current"`
+	Next *struct{} `json:"next"`
+}
+
+// observeStatic remembers in which order the tokens of a static role were current.
+func (f *facts) observeStatic(w *world, name string) {
+	entry := staticEntry{}
+	if value := w.store.data[staticPrefix+name]; value != nil {
+		mustDecode("static-creds", value, &entry)
+	}
+	if entry.Current != nil && !slices.Contains(f.wasCurrent[name], entry.Current.TokenID) {
+		f.wasCurrent[name] = append(f.wasCurrent[name], entry.Current.TokenID)
+	}
+}
+
+// isOlder reports whether a token of a static role was current before the previous
+// one. A change ends such a token at once.
+func (f *facts) isOlder(name, tokenID string) bool {
+	i := slices.Index(f.wasCurrent[name], tokenID)
+	return i >= 0 && i < len(f.wasCurrent[name])-2
 }
 
 // A staticChange is a request that changes the token of a static role. While it
@@ -606,7 +632,7 @@ func (w *world) change(role string, force bool) {
 func (f *facts) applyChanges(now time.Time) {
 	f.changes = slices.DeleteFunc(f.changes, func(c staticChange) bool { return c.until.Before(now) })
 	for _, c := range f.changes {
-		f.readers = slices.DeleteFunc(f.readers, func(r *reader) bool { return r.role == c.role && c.force })
+		f.readers = slices.DeleteFunc(f.readers, func(r *reader) bool { return r.role == c.role && (c.force || f.isOlder(r.role, r.tokenID)) })
 		for _, r := range f.readers {
 			if r.role == c.role && r.until.After(now.Add(gracePeriod)) {
 				r.until = now.Add(gracePeriod)
