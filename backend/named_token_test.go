@@ -322,6 +322,28 @@ func TestSpread_OtherCredentialsAreNotTriedAgain(t *testing.T) {
 	}
 }
 
+// A process that is stopped between two tries does not send the request again: another
+// node may have settled its record.
+func TestSpread_StoppedProcessDoesNotTryAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := readyOf(t, issuer.Enterprise, nil)
+		e.write("config/rotate-root", nil)
+		tries := 0
+		e.cluster.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step == issuertest.BeforeIssue {
+				tries++
+				e.clock.advance(16 * time.Minute)
+				return issuer.ErrUnauthorized
+			}
+			return nil
+		})
+		e.mustNotIssue()
+		if tries != 1 {
+			t.Errorf("the token was requested %d times", tries)
+		}
+	})
+}
+
 // The worker does not wait for its next round because a node learns late about the
 // new root credential.
 func TestSpread_ProofOfANewRootCredential(t *testing.T) {

@@ -20,10 +20,14 @@ func (g guardedIssuer) spreading() bool {
 
 // whileSpreading makes a call, and repeats it for up to spreadWait while nodes may
 // refuse the root credential because it is new. Such a refusal has changed nothing
-// on the cluster, so that the call may be repeated.
+// on the cluster, so that the call may be repeated. It is not repeated by a process
+// that was stopped meanwhile: another node may have settled the record of the call.
 func (g guardedIssuer) whileSpreading(ctx context.Context, call func() error) (err error) {
-	spreading := g.spreading()
+	spreading, latest := g.spreading(), g.b.now().Add(spreadWait)
 	_ = retry(ctx, spreadWait, func() bool { // err says more than the end of the wait
+		if err != nil && g.b.now().After(latest) {
+			return true
+		}
 		err = call()
 		return !spreading || !errors.Is(err, issuer.ErrUnauthorized)
 	})
