@@ -84,7 +84,7 @@ func (b *backend) describeRoot(ctx context.Context, s logical.Storage, c config,
 	if underWay {
 		data["rotation_to"], data["rotation_since"] = r.TokenID, timestamp(r.StartedAt)
 	}
-	b.root.describe(data, underWay || !c.nextRotation(b.now()).IsZero())
+	b.root.describe(data, underWay || c.rotationDue(b.now()))
 	if warning := c.expiryWarning(b.now()); warning != "" {
 		resp.AddWarning(warning)
 	}

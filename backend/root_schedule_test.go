@@ -163,3 +163,48 @@ func TestRootSchedule_NamesOfTheSDK(t *testing.T) {
 		}
 	}
 }
+
+// A root credential that has expired cannot issue another one. It is rotated early
+// enough before, also if expiry_warning is short, and if the cluster is out of reach for
+// half an hour.
+func TestRotation_BeforeTheExpiryWithoutAWarning(t *testing.T) {
+	for _, warning := range []string{"0s", "30s"} {
+		synctest.Test(t, func(t *testing.T) {
+			e := ready(t, nil)
+			e.write("config", map[string]any{"expiry_warning": warning, "rotation_ttl": "4h"})
+			e.write("config/rotate-root", nil)
+			e.pass(3*time.Hour - time.Minute)
+			if got, want := e.read("config").Data["next_vault_rotation"], e.clock.Now().Add(time.Minute).UTC().Format(time.RFC3339); got != want {
+				t.Errorf("next rotation at %v, want %v", got, want)
+			}
+			e.cluster.SetHook(down)
+			e.pass(30 * time.Minute)
+			e.cluster.SetHook(nil)
+			e.pass(time.Hour)
+			if status, text := e.try(readOp, "creds/automation", nil); status != 200 {
+				t.Errorf("expiry_warning %s: %d %s", warning, status, text)
+			}
+		})
+	}
+}
+
+// A rotation on request has failed. Status says when the engine tries again, if it
+// does before the next regular rotation.
+func TestStatus_NextTryOfARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.write("config", map[string]any{"rotation_period": "48h"})
+		e.cluster.SetHook(down)
+		e.tryWrite("config/rotate-root", nil)
+		status := e.read("status").Data
+		if at := status["rotation_next_try_at"]; at != nil || status["rotation_last_failure"] == nil {
+			t.Errorf("nothing is tried again before %v: %v", status["next_vault_rotation"], at)
+		}
+		e.clock.advance(48 * time.Hour)
+		e.tick()
+		at, err := time.Parse(time.RFC3339, e.read("status").Data["rotation_next_try_at"].(string))
+		if err != nil || !at.After(e.clock.Now()) || at.After(e.clock.Now().Add(time.Hour)) {
+			t.Errorf("a regular rotation has failed: next try at %s, %v", at, err)
+		}
+	})
+}

@@ -16,6 +16,10 @@ const (
 	// minRootInterval is the shortest time between two regular rotations.
 	minRootInterval = time.Hour
 
+	// minRotationLead is how long before its expiry the root credential is rotated at
+	// the latest, whatever expiry_warning is: an expired one can issue no other.
+	minRotationLead = time.Hour
+
 	// rootCheckInterval is how often the root credential is checked if nothing is
 	// known to happen to it, and how often its expiry is logged.
 	rootCheckInterval = 24 * time.Hour
@@ -128,6 +132,7 @@ func (c config) nextRotation(now time.Time) time.Time {
 		}
 		at, warning = p.Schedule.next(since), min(p.interval(), warning)
 	}
+	warning = max(warning, minRotationLead)
 	if c.RootAccessor != "" && !c.RootExpiresAt.IsZero() { // else a new one with a short life would be due at once
 		warning = min(warning, c.RootExpiresAt.Sub(c.RootSince)/2)
 	}

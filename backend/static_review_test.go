@@ -156,6 +156,36 @@ func TestStaticRole_TokenRevokedOnTheClusterIsReplacedAfterATidy(t *testing.T) {
 	})
 }
 
+// The first token of a role is not accepted in time, or the role is changed before, or
+// the token is revoked on the cluster. The role gets another one without a request.
+func TestStaticRole_FirstTokenIsReplaced(t *testing.T) {
+	for name, happen := range map[string]func(*engine){
+		"not accepted for long": func(e *engine) { e.pass(40 * time.Minute) },
+		"the role is changed": func(e *engine) {
+			e.write("static-roles/fleet", map[string]any{"write_databases": "metrics,others"})
+		},
+		"the token is revoked": func(e *engine) { e.data.Kill(e.ledger()[0].TokenID) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.configure()
+				e.data.SetHook(fails(errDown, issuertest.BeforeList))
+				e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "1h"})
+				happen(e)
+				e.data.SetHook(nil)
+				e.pass(3 * time.Minute)
+				if !e.data.Alive(e.staticSecret()) {
+					t.Error("the token is refused")
+				}
+				if n := e.validStatic(); n != 1 {
+					t.Errorf("%d valid tokens", n)
+				}
+			})
+		})
+	}
+}
+
 // A role without a token costs no reads: there is nothing to do until a request.
 func TestStaticRole_WithoutATokenIsNotReadAtEveryTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

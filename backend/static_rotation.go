@@ -161,8 +161,9 @@ func (b *backend) advanceStatic(ctx context.Context, s logical.Storage, name str
 // nextStatic stages, proves or replaces tokens, as far as it is time to.
 func (b *backend) nextStatic(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds) (staticCreds, error) {
 	now := b.now()
-	if creds.Next != nil && !creds.Next.usableWith(c) {
-		creds.Next = nil
+	creds, err := b.withoutUseless(ctx, s, c, r, creds)
+	if err != nil {
+		return creds, err
 	}
 	problem, err := b.problemOf(ctx, s, c, creds.Current)
 	if err != nil {
@@ -279,13 +280,11 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 				return creds, err
 			}
 		}
-		gone, err := b.isGone(ctx, s, next.Accessor)
+		useless, err := b.isUseless(ctx, s, r, next)
 		if err != nil {
 			return creds, err
 		}
-		stale := next.TokenType != r.tokenType() || !slices.Equal(next.Read, r.Read) || !slices.Equal(next.Write, r.Write)
-		abandoned := !next.Proved && b.now().After(next.SwitchAt.Add(proofGiveUp))
-		if gone || stale || abandoned {
+		if useless && creds.Current != nil { // the first token stays until it is replaced: without an entry, none is issued
 			creds.Next = nil
 			if err := b.putStaticCreds(ctx, s, r.Name, creds); err != nil {
 				return creds, err
@@ -293,6 +292,28 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		}
 	}
 	return creds, b.retireOthers(ctx, s, r, creds)
+}
+
+// isUseless reports whether a staged token must be replaced: it is not valid any more,
+// the role has other rights, or the cluster does not accept it for too long.
+func (b *backend) isUseless(ctx context.Context, s logical.Storage, r staticRole, next *staticToken) (bool, error) {
+	gone, err := b.isGone(ctx, s, next.Accessor)
+	stale := next.TokenType != r.tokenType() || !slices.Equal(next.Read, r.Read) || !slices.Equal(next.Write, r.Write)
+	abandoned := !next.Proved && b.now().After(next.SwitchAt.Add(proofGiveUp))
+	return gone || stale || abandoned, err
+}
+
+// withoutUseless returns creds without a staged token that cannot be used with c or
+// must be replaced. Nothing is stored: another token takes its place.
+func (b *backend) withoutUseless(ctx context.Context, s logical.Storage, c config, r staticRole, creds staticCreds) (staticCreds, error) {
+	if creds.Next == nil {
+		return creds, nil
+	}
+	useless, err := b.isUseless(ctx, s, r, creds.Next)
+	if useless || !creds.Next.usableWith(c) {
+		creds.Next = nil
+	}
+	return creds, err
 }
 
 // switchNow makes now the time of the change to the next token, which becomes the
@@ -633,8 +654,8 @@ func (b *backend) rotateStatic(ctx context.Context, s logical.Storage, r staticR
 	if err != nil {
 		return creds, err
 	}
-	if creds.Next != nil && !creds.Next.usableWith(c) {
-		creds.Next = nil
+	if creds, err = b.withoutUseless(ctx, s, c, r, creds); err != nil {
+		return creds, err
 	}
 	if creds.Next == nil {
 		creds, err = b.stage(ctx, s, c, r, creds, floorSecond(b.now()))

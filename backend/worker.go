@@ -159,12 +159,12 @@ func (b *backend) correctDeadlines(ctx context.Context, s logical.Storage) {
 		overlap = c.Rotation.overlap()
 	}
 	for _, e := range b.ledger.All() {
-		wait := longestWait
-		if e.Role == rootRole {
-			wait = max(wait, overlap)
+		wait, due := longestWait, now
+		if e.Role == rootRole { // requests may still use it
+			wait, due = max(wait, overlap), now.Add(overlap)
 		}
 		if e.State != ledger.Active && e.Deadline.After(now.Add(wait+clockTolerance)) {
-			b.ledger.Postpone(e.Accessor, now)
+			b.ledger.Postpone(e.Accessor, due)
 		}
 	}
 }
