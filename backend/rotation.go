@@ -214,9 +214,6 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	} else if err != nil {
 		return err
 	}
-	b.metrics.count(opRotateRoot, nil)
-	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
-	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
 	return b.finishRotation(ctx, s, r)
 }
 
@@ -270,12 +267,19 @@ func (b *backend) swapRoot(ctx context.Context, s logical.Storage, r rotation) e
 	return putConfig(ctx, s, c)
 }
 
-// finishRotation does step 6.
+// finishRotation does step 6, and reports the rotation, also one whose swap was made
+// by a process that has ended.
 func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotation) error {
 	if err := b.ledger.Drop(ctx, s, rootRole, r.Accessor); err != nil {
 		return err
 	}
-	return s.Delete(ctx, rotationKey)
+	if err := s.Delete(ctx, rotationKey); err != nil {
+		return err
+	}
+	b.metrics.count(opRotateRoot, nil)
+	b.Logger().Info("root credential rotated", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
+	b.event(ctx, "root-rotate", "config/rotate-root", "token_id", r.TokenID, "previous_token_id", r.From.RootID)
+	return nil
 }
 
 // cancel cancels a rotation because of cause.

@@ -2,12 +2,16 @@ package backend_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer"
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
@@ -109,6 +113,30 @@ func TestRotation_OverlapIsLongerThanARequest(t *testing.T) {
 		}
 		if err := <-read; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A rotation is reported once, also if the process that made the swap could not finish
+// it.
+func TestRotation_IsReportedWhenItIsFinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := ready(t, nil)
+		e.storage.setFault(func(when string, op logical.Operation, key string) error {
+			if when == "after" && op == updateOp && key == "config" {
+				return errors.New("storage failed")
+			}
+			return nil
+		})
+		if status, text := e.tryWrite("config/rotate-root", nil); status != 500 || !strings.Contains(text, "storage failed") {
+			t.Errorf("status %d: %s", status, text)
+		}
+		e.restart()
+		e.storage.setFault(nil)
+		e.pass(5 * time.Minute)
+		reported := slices.DeleteFunc(e.eventTypes(), func(event string) bool { return event != "root-rotate" })
+		if e.rootWorks(); len(reported) != 1 {
+			t.Errorf("%d events", len(reported))
 		}
 	})
 }
