@@ -223,11 +223,12 @@ func (b *backend) unfence(ids []string) {
 }
 
 // proofOf returns nil if the results of revoking ids prove that the token of the
-// record is gone.
+// record is gone. A request whose answer was lost may have its effect later, on every
+// product, so that the age counts there even if the cluster knows each token at once.
 func proofOf(r ledger.Record, ids []string, failed map[string]error, unknownAge time.Duration, now time.Time) error {
 	created := r.ConfirmedAt
 	if created.IsZero() {
-		created = r.IssuedAt.Add(issueWindow) // at the latest
+		created, unknownAge = r.IssuedAt.Add(issueWindow), max(unknownAge, issuer.DefaultUnknownAge)
 	}
 	for _, id := range ids {
 		err := failed[id]
