@@ -641,9 +641,21 @@ func (f *facts) applyChanges(now time.Time) {
 	}
 }
 
+// changes reports whether a request that changes a static role is running.
+func (w *world) changes(role string) bool {
+	return slices.ContainsFunc(w.tasks, func(t *task) bool {
+		return strings.HasSuffix(t.name, " rotate-role/"+role) || strings.HasSuffix(t.name, " static-roles/"+role)
+	})
+}
+
 // checkReaders is check B for the tokens of static roles.
 func (w *world) checkReaders() {
 	now := w.time()
+	for i, c := range w.facts.changes {
+		if w.changes(c.role) { // for longer than planned, in a process that was stopped
+			w.facts.changes[i].until = now.Add(longestGrace)
+		}
+	}
 	w.facts.applyChanges(now)
 	w.facts.readers = slices.DeleteFunc(w.facts.readers, func(r *reader) bool {
 		return !now.Before(r.until.Add(-time.Second)) || // a ttl is rounded up
