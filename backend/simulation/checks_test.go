@@ -161,7 +161,7 @@ func (f *facts) observe(w *world, key string) {
 				f.readers = nil // the static roles get tokens of the other cluster
 			}
 			for _, p := range f.pending {
-				if p.until.After(w.time()) {
+				if p.until.After(w.time()) || w.writesRoot(p.secret) {
 					f.allowConfig(&config{Host: c.Host, APIURL: c.APIURL, Root: p.secret})
 				}
 			}
@@ -194,11 +194,27 @@ func (w *world) settledByAge(r record) bool {
 	return r.Attempts > 0 || r.State == "issuing" || strings.HasPrefix(r.Role, "-") || tidying || w.home.ignores > 0 || w.away.ignores > 0
 }
 
+// writesConfig reports whether a request to write or delete the config is running whose
+// data fits. It may run for long in a process that is stopped.
+func (w *world) writesConfig(fits func(data map[string]any) bool) bool {
+	return slices.ContainsFunc(w.tasks, func(t *task) bool { return strings.HasSuffix(t.name, " config") && fits(t.data) })
+}
+
+// writesRoot reports whether a request that writes a root credential is running.
+func (w *world) writesRoot(secret string) bool {
+	return w.writesConfig(func(data map[string]any) bool { return data["admin_token"] == secret || data["mgmt_token"] == secret })
+}
+
+// forces reports whether somebody may have given force=true to config.
+func (w *world) forces() bool {
+	return w.time().Before(w.facts.forcedUntil) || w.writesConfig(func(data map[string]any) bool { return data["force"] == true })
+}
+
 // checkLeft is check A when config has changed: without force=true, a mount leaves no
 // cluster that has valid tokens of the mount.
 func (w *world) checkLeft(before *config) {
 	now := w.facts.now.config
-	if before == nil || now != nil && now.Fingerprint == before.Fingerprint || w.time().Before(w.facts.forcedUntil) || !w.facts.restoredAt.IsZero() {
+	if before == nil || now != nil && now.Fingerprint == before.Fingerprint || w.forces() || !w.facts.restoredAt.IsZero() {
 		return
 	}
 	for _, c := range []*cluster{w.home, w.away} {

@@ -146,6 +146,7 @@ func (l *syncLog) String() string {
 type task struct {
 	name    string
 	from    *instance
+	data    map[string]any // of a request
 	cancel  context.CancelFunc
 	begun   time.Time // of the world
 	done    bool
@@ -171,7 +172,7 @@ func (w *world) request(i *instance, op logical.Operation, path string, data map
 // launch sends the request of a task.
 func (w *world) launch(t *task, req *logical.Request) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
-	t.name, t.cancel, t.begun = fmt.Sprintf("%s %s", req.Operation, req.Path), cancel, w.time()
+	t.name, t.data, t.cancel, t.begun = fmt.Sprintf("%s %s", req.Operation, req.Path), req.Data, cancel, w.time()
 	req.Storage = t.from.view
 	req.MountPoint, req.DisplayName, req.EntityID = "influxdb/", "token-caller", "entity"
 	w.tasks = append(w.tasks, t)
