@@ -55,13 +55,22 @@ type leasedToken struct {
 	ttl, maxTTL time.Duration
 }
 
+// errClockMoved means that a lease would end after the deadline of its record, because
+// the clock was changed, or the process was stopped for minutes, after the record was
+// stored. The engine would revoke the token under a valid lease.
+var errClockMoved = errors.New("the clock of this node was changed meanwhile; try again")
+
 // issueLeased issues a token under a lease.
 func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, t terms, o order) (leasedToken, error) {
 	began := b.now()
 	var l leasedToken
+	var deadline time.Time // of the stored record
 	o.answer = func() (err error) {
 		if l.ttl, l.maxTTL, err = t.settle(b.now()); err != nil {
 			return upstream("issue a token", err)
+		}
+		if !deadline.IsZero() && b.now().Add(l.ttl).After(deadline) {
+			return errClockMoved
 		}
 		return nil
 	}
@@ -71,6 +80,7 @@ func (b *backend) issueLeased(ctx context.Context, s logical.Storage, c config, 
 		}
 		r.LeaseEnd = b.now().Add(l.ttl)
 		r.Deadline = r.LeaseEnd.Add(activeMargin)
+		deadline = r.Deadline
 		return nil
 	}
 	var err error
@@ -139,6 +149,9 @@ func (b *backend) renewLease(ctx context.Context, req *logical.Request) (*logica
 	})
 	if err == nil {
 		g, err = grantNow(r) // again, because Vault starts the renewed lease now, and storing took time
+	}
+	if err == nil && g.latestEnd.After(r.Deadline) {
+		err = errClockMoved
 	}
 	if err != nil {
 		b.event(ctx, "renew-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)

@@ -172,16 +172,32 @@ func TestLease_EndsInTimeAfterAPauseWhileStoring(t *testing.T) {
 			t.Errorf("the renewed lease ends at %s; its token allows %s", end, latest)
 		}
 
-		// Too little is left when the process continues: the token is not handed out.
-		writes := 0
-		e.storage.setFault(func(when string, op logical.Operation, key string) error {
-			if when == "after" && op == updateOp && strings.HasPrefix(key, "ledger/") {
-				if writes++; writes == 2 {
-					e.clock.advance(26 * time.Minute)
+		// The clock was behind, and is set right while the record is stored.
+		clock := func(jump time.Duration, write int) {
+			writes := 0
+			e.storage.setFault(func(when string, op logical.Operation, key string) error {
+				if when == "after" && op == updateOp && strings.HasPrefix(key, "ledger/") {
+					if writes++; writes == write {
+						e.clock.advance(jump)
+					}
 				}
-			}
-			return nil
-		})
+				return nil
+			})
+		}
+		e.storage.setFault(nil)
+		e.write("roles/automation", map[string]any{"ttl": "10m", "max_ttl": "24h"})
+		h = e.creds()
+		clock(time.Hour, 1)
+		if _, err := e.renew(h, 0); err == nil {
+			t.Error("a renewal ends after the deadline of its record")
+		}
+		clock(time.Hour, 2)
+		e.refuse(http.StatusInternalServerError, logical.ReadOperation, "creds/automation", nil, "clock of this node was changed")
+		e.storage.setFault(nil)
+		e.write("roles/automation", map[string]any{"ttl": "10m", "max_ttl": "30m"})
+
+		// Too little is left when the process continues: the token is not handed out.
+		clock(26*time.Minute, 2)
 		before := e.alive()
 		e.refuse(http.StatusBadGateway, logical.ReadOperation, "creds/automation", nil, "took so long")
 		e.storage.setFault(nil)

@@ -223,10 +223,13 @@ func (w *world) moveClock() {
 	if which == 2 { // a cluster whose clock jumps is not the engine's concern
 		by %= 20 * time.Second
 	}
-	if by.Abs() > allowedSkew {
-		w.facts.clocksJumped = w.time()
-		w.reach("a clock that jumps")
-	}
+	before := w.skew
+	defer func() {
+		if by.Abs() > allowedSkew || (w.skew[0]-before[0]).Abs() > allowedSkew || (w.skew[1]-before[1]).Abs() > allowedSkew {
+			w.facts.clocksJumped = w.time()
+			w.reach("a clock that jumps")
+		}
+	}()
 	defer func() { w.tracef("clocks: nodes %s, home %s", w.skew, w.home.skew) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
