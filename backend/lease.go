@@ -147,11 +147,10 @@ func (b *backend) renewLease(ctx context.Context, req *logical.Request) (*logica
 		}
 		return nil
 	})
-	if err == nil {
-		g, err = grantNow(r) // again, because Vault starts the renewed lease now, and storing took time
-	}
-	if err == nil && g.latestEnd.After(r.Deadline) {
-		err = errClockMoved
+	if err == nil { // again, because Vault starts the renewed lease now, and storing took time
+		if g, err = grantNow(r); err == nil && g.latestEnd.After(r.Deadline) {
+			err = errClockMoved
+		}
 	}
 	if err != nil {
 		b.event(ctx, "renew-fail", "creds/"+l.role, "role", l.role, "token_id", r.TokenID)
