@@ -363,7 +363,8 @@ func TestSpread_ProofOfANewRootCredential(t *testing.T) {
 			return nil
 		})
 		e.tick()
-		time.Sleep(spreadWait)
+		<-time.After(spreadWait)
+		synctest.Wait()
 		if got := e.read("config").Data["admin_token_id"]; got == "root" {
 			t.Error("the root credential was not rotated in one round of the worker")
 		}

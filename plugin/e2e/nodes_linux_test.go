@@ -127,7 +127,7 @@ func (h *haStage) watchCLI(t *testing.T) (seen func() map[int]*vaulttest.Server)
 // then.
 func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	former := h.vault.AwaitLeader(t)
-	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "12s", "max_ttl": "10m"}, nil))
+	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "30s", "max_ttl": "10m"}, nil))
 	var held []*credential
 	for range 12 {
 		one, err := h.at(former).read(t.Context(), "short", "")
