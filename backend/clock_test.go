@@ -25,6 +25,15 @@ func withClusterClock(t *testing.T) (e *engine, clusterClock *clock) {
 	return e, clusterClock
 }
 
+// passOnBoth is pass for the engine and for its cluster.
+func (e *engine) passOnBoth(clusterClock *clock, d time.Duration) {
+	e.t.Helper()
+	for range d / time.Minute {
+		e.pass(time.Minute)
+		clusterClock.advance(time.Minute)
+	}
+}
+
 // The answer to an issue is lost, and the clock is ahead for one tick. The list shows
 // the token with an expiry in the past, which does not prove that it has expired.
 func TestClockJump_LostTokenIsRevoked(t *testing.T) {
@@ -37,10 +46,7 @@ func TestClockJump_LostTokenIsRevoked(t *testing.T) {
 		e.clock.advance(3 * time.Hour)
 		e.tick()
 		e.clock.advance(-3 * time.Hour)
-		for range 10 {
-			e.pass(time.Minute)
-			clusterClock.advance(time.Minute)
-		}
+		e.passOnBoth(clusterClock, 10*time.Minute)
 		if e.alive() > 0 {
 			t.Errorf("a token without a lease is valid, records %v", e.records())
 		}
@@ -60,10 +66,7 @@ func TestClockJump_AbsenceOfANewTokenProvesNothing(t *testing.T) {
 		e.clock.advance(72 * time.Hour)
 		e.tick()
 		e.clock.advance(-72 * time.Hour)
-		for range 15 {
-			e.pass(time.Minute)
-			clusterClock.advance(time.Minute)
-		}
+		e.passOnBoth(clusterClock, 15*time.Minute)
 		if e.alive() > 0 {
 			t.Errorf("a token without a lease is valid, records %v", e.records())
 		}
@@ -122,10 +125,7 @@ func TestClockJump_DeadlinesOfTheWrongClock(t *testing.T) {
 				})
 				e.tick()
 				e.storage.setFault(nil)
-				for range 5 {
-					e.pass(time.Minute)
-					clusterClock.advance(time.Minute)
-				}
+				e.passOnBoth(clusterClock, 5*time.Minute)
 				if left := e.records(); valid != 1 || len(left) > 0 {
 					t.Errorf("%d records before, %v five minutes after the clock was set right", valid, left)
 				}
@@ -206,10 +206,7 @@ func TestClockJump_StagedTokenIsPlannedAgain(t *testing.T) {
 				}
 				e.data.SetHook(nil)
 				e.clock.advance(-18 * time.Hour)
-				for range 66 {
-					e.pass(time.Minute)
-					clusterClock.advance(time.Minute)
-				}
+				e.passOnBoth(clusterClock, 66*time.Minute)
 				if answer := e.readStatic().Data; answer["accessor"] == before || answer["ttl"].(int) > 2*3600 && name != "on request" {
 					t.Errorf("rotation_period is 1h, and the token did not change in 66 minutes: ttl %v", answer["ttl"])
 				}
