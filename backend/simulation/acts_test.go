@@ -280,6 +280,12 @@ func (w *world) leaveUnused() {
 	}
 	w.reach("a move while a credential is read")
 	w.sendConfig(w.configData(awayHost, w.newRootAt(w.away)))
+	for range w.choice.n(12) { // the read may begin shortly before the move is stored
+		if open := w.waiting(); len(open) > 0 && w.failure == nil {
+			w.open(open[0], false)
+			w.check()
+		}
+	}
 	w.readSome()
 }
 

@@ -225,7 +225,11 @@ func (w *world) moveClock() {
 	}
 	before := w.skew
 	defer func() {
-		if by.Abs() > allowedSkew || (w.skew[0]-before[0]).Abs() > allowedSkew || (w.skew[1]-before[1]).Abs() > allowedSkew {
+		jumped := by.Abs() > allowedSkew
+		for node, skew := range w.skew {
+			jumped = jumped || (skew-before[node]).Abs() > allowedSkew || (skew-w.home.skew).Abs() > allowedSkew
+		}
+		if jumped {
 			w.facts.clocksJumped = w.time()
 			w.reach("a clock that jumps")
 		}
