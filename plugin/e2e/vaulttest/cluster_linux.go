@@ -61,7 +61,7 @@ func StartCluster(t testing.TB, settings ...string) *Cluster {
 		node.Token, node.key = first.Token, first.key
 		node.unseal(t)
 	}
-	must(t, Eventually(t.Context(), time.Minute, func() error { return c.haveAllVotes(t.Context()) }))
+	must(t, Eventually(t.Context(), startTime, func() error { return c.haveAllVotes(t.Context()) }))
 	return c
 }
 
@@ -186,7 +186,7 @@ func (c *Cluster) Restart(t testing.TB, nodes ...*Server) {
 		node.unseal(t)
 	}
 	for _, node := range nodes {
-		must(t, Eventually(t.Context(), time.Minute, func() error {
+		must(t, Eventually(t.Context(), startTime, func() error {
 			return node.Call(t.Context(), "GET", "sys/health?standbyok=true", nil, nil)
 		}))
 	}

@@ -29,11 +29,6 @@ const (
 // engine has issued, after the tag.
 const RootDescription = "root credential"
 
-// FencesRevocations says that the engine makes sure, by a write to Vault's
-// storage, that its node is the leader before it revokes a token. Without that a
-// leader that was paused revokes tokens whose leases the next one has renewed.
-const FencesRevocations = true
-
 // A Status is the part of the answer of the path status that the tests use.
 // A count is nil if the answer leaves it out.
 type Status struct {

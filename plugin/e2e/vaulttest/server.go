@@ -171,11 +171,15 @@ func (s *Server) enableAudit(t testing.TB) {
 	}, nil))
 }
 
+// startTime is the longest time that a step of a node's start may take. A start takes
+// seconds, unless the machine is busy.
+const startTime = 3 * time.Minute
+
 // Unseal unseals the server and waits until it is the active node.
 func (s *Server) Unseal(t testing.TB) {
 	t.Helper()
 	s.unseal(t)
-	must(t, Eventually(t.Context(), time.Minute, func() error {
+	must(t, Eventually(t.Context(), startTime, func() error {
 		return s.Call(t.Context(), "GET", "sys/health", nil, nil) // fails until the node is active
 	}))
 }
@@ -186,10 +190,10 @@ func (s *Server) Unseal(t testing.TB) {
 // leadership, and the node goes on as if it was active.
 func (s *Server) unseal(t testing.TB) {
 	t.Helper()
-	must(t, Eventually(t.Context(), time.Minute, func() error {
+	must(t, Eventually(t.Context(), startTime, func() error {
 		return s.Call(t.Context(), "PUT", "sys/unseal", map[string]any{"key": s.key}, nil)
 	}))
-	must(t, Eventually(t.Context(), time.Minute, func() error {
+	must(t, Eventually(t.Context(), startTime, func() error {
 		var status struct {
 			Sealed bool `json:"sealed"`
 		}
