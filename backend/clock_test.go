@@ -94,6 +94,36 @@ func TestClockJump_RevocationIsTriedAgainSoon(t *testing.T) {
 	})
 }
 
+// A revocation fails for the first time while the clock is ahead. Once the clock has been
+// set right, it is deferred before Vault gives up on the lease.
+func TestClockJump_RevocationIsDeferred(t *testing.T) {
+	const ahead = 3 * time.Hour
+	for name, fail := range map[string]func(e *engine){
+		"out of reach": func(e *engine) { e.cluster.SetHook(down) },
+		"no config":    func(e *engine) { e.must(deleteOp, "config", map[string]any{"force": true}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := ready(t, map[string]any{"ttl": "8h", "max_ttl": "24h"})
+				h := e.creds()
+				fail(e)
+				e.clock.advance(ahead)
+				if err := e.revoke(h); err == nil {
+					t.Fatal("revoked")
+				}
+				e.clock.advance(-ahead)
+				if err := e.revoke(h); err == nil {
+					t.Fatal("deferred at once")
+				}
+				e.clock.advance(100 * time.Second)
+				if err := e.revoke(h); err != nil {
+					t.Errorf("not deferred: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // What is done while the clock is ahead has a deadline far in the future. Once the clock
 // has been set right, the deadline is not waited for: of a token whose creation was not
 // confirmed, and of a root credential that a rotation has replaced.

@@ -288,7 +288,7 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 		return problem
 	case errors.Is(problem, errIsRoot):
 		return errors.Join(problem, b.dropIfRoot(ctx, s, r))
-	case errors.Is(problem, errOtherCluster) && r.Attempts > 0, errors.Is(problem, errNoConfig) && r.Attempts > 0:
+	case r.Attempts > 0 && !r.FailedAt.After(b.now()) && (errors.Is(problem, errOtherCluster) || errors.Is(problem, errNoConfig)):
 		b.ledger.Postpone(r.Accessor, b.nextLook(r)) // nothing can change until the config does
 		return problem
 	}
@@ -334,7 +334,8 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 		default:
 			r.State = ledger.Revoking
 		}
-		if first = r.FailedAt.IsZero(); first {
+		first = r.FailedAt.IsZero()
+		if first || r.FailedAt.After(now) { // the clock was ahead
 			r.FailedAt = now
 		}
 		r.Deadline = now.Add(backoff(30*time.Second, 4*time.Minute, r.Attempts))
