@@ -124,10 +124,11 @@ func (h *haStage) watchCLI(t *testing.T) (seen func() map[int]*vaulttest.Server)
 // have ended without the renewal. The old leader still has the old end of the
 // leases in memory, and sends revocations to its plugin before it notices that
 // it has lost its leadership. The plugin goes on a little later and gets them
-// then. The leases are long enough for an election on a busy machine.
+// then. The renewals are for much longer than the leases, so that no lease ends for
+// another reason.
 func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	former := h.vault.AwaitLeader(t)
-	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "60s", "max_ttl": "20m"}, nil))
+	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "30s", "max_ttl": "20m"}, nil))
 	var held []*credential
 	for range 12 {
 		one, err := h.at(former).read(t.Context(), "short", "")
@@ -144,7 +145,7 @@ func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	for _, one := range held {
 		ends = laterOf(ends, one.until)
 		must(t, vaulttest.Eventually(t.Context(), 20*time.Second, func() error {
-			return now.Call(t.Context(), "PUT", "sys/leases/renew", map[string]any{"lease_id": one.Lease}, nil)
+			return now.Call(t.Context(), "PUT", "sys/leases/renew", map[string]any{"lease_id": one.Lease, "increment": 900}, nil)
 		}))
 	}
 	vaulttest.Wait(t.Context(), time.Until(ends)+time.Second)
@@ -163,7 +164,7 @@ func (h *haStage) mustLiveOn(t *testing.T, held []*credential) {
 	for range 3 {
 		for _, one := range held {
 			must(t, vaulttest.Eventually(t.Context(), 20*time.Second, func() error {
-				return h.at(h.vault.AwaitLeader(t)).Call(t.Context(), "PUT", "sys/leases/renew", map[string]any{"lease_id": one.Lease}, nil)
+				return h.at(h.vault.AwaitLeader(t)).Call(t.Context(), "PUT", "sys/leases/renew", map[string]any{"lease_id": one.Lease, "increment": 900}, nil)
 			}))
 			if token, _ := h.cluster.Token(one.Data.ID); !token.Live {
 				dead[one.Data.ID] = true
