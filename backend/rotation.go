@@ -268,9 +268,16 @@ func (b *backend) swapRoot(ctx context.Context, s logical.Storage, r rotation) e
 }
 
 // finishRotation does step 6, and reports the rotation, also one whose swap was made
-// by a process that has ended.
+// by a process that has ended. A record that is not active any more stays: a change of
+// config has replaced the new credential meanwhile.
 func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotation) error {
-	if err := b.ledger.Drop(ctx, s, rootRole, r.Accessor); err != nil {
+	err := b.ledger.DropIf(ctx, s, rootRole, r.Accessor, func(record ledger.Record) error {
+		if record.State != ledger.Active {
+			return errUnchanged
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errUnchanged) {
 		return err
 	}
 	if err := s.Delete(ctx, rotationKey); err != nil {

@@ -159,6 +159,37 @@ func TestRotation_FinishedAtAnyMomentOfADeletion(t *testing.T) {
 	}
 }
 
+// A rotation whose swap was stored and reported as failed is finished while an operator
+// writes another root credential. The replaced one is revoked, whatever comes first.
+func TestRotation_FinishedAtAnyMomentOfAConfigWrite(t *testing.T) {
+	for n, more := 1, true; more && !t.Failed(); n++ {
+		synctest.Test(t, func(t *testing.T) {
+			e := ready(t, nil)
+			e.storage.setFault(func(when string, op logical.Operation, key string) error {
+				if when == "after" && op == updateOp && key == "config" {
+					return errInjected
+				}
+				return nil
+			})
+			if status, _ := e.tryWrite("config/rotate-root", nil); status < 400 {
+				t.Fatal("the swap did not fail")
+			}
+			e.storage.setFault(nil)
+			next, operators := e.rootID(), e.operatorsRoot()
+			i := e.interleave(n, func() {
+				e.tryWrite("config", map[string]any{"mgmt_token": operators.Secret.Reveal(), "mgmt_token_id": operators.ID})
+			})
+			e.tryWrite("config/rotate-root", nil)
+			more = i.end()
+			e.pass(2 * time.Hour)
+			if e.rootID() != next && e.accepted(next) {
+				t.Errorf("at step %d: the replaced root credential is valid, records %v", n, e.ledger())
+			}
+			e.rootWorks()
+		})
+	}
+}
+
 // The worker revokes the previous root credential while an operator writes that
 // one into config again. Either the write is refused or the credential lives.
 func TestRotation_PreviousRootWrittenBackAtAnyMomentOfItsRevocation(t *testing.T) {
