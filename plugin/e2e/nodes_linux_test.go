@@ -128,10 +128,10 @@ func (h *haStage) watchCLI(t *testing.T) (seen func() map[int]*vaulttest.Server)
 // another reason.
 func (h *haStage) pausedLeaderRevokesNoRenewedLease(t *testing.T) {
 	former := h.vault.AwaitLeader(t)
-	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "30s", "max_ttl": "20m"}, nil))
+	must(t, h.at(former).Call(t.Context(), "POST", h.mounted+"/roles/short", map[string]any{"ttl": "15m", "max_ttl": "30m"}, nil))
 	var held []*credential
 	for range 12 {
-		one, err := h.at(former).read(t.Context(), "short", "")
+		one, err := h.at(former).read(t.Context(), "short", "?ttl=30s")
 		must(t, err)
 		held = append(held, one)
 	}
