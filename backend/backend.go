@@ -97,7 +97,7 @@ type backend struct {
 	*framework.Backend
 	drivers Drivers
 	version string
-	now     func() time.Time
+	clock   clock
 	tag     mountTag
 	storage logical.Storage // for clean, which gets none; nil when the plugin is registered
 	ledger  *ledger.Ledger
@@ -122,14 +122,11 @@ func newBackend(o Options, backendUUID string) *backend {
 	b := &backend{
 		drivers:  o.Drivers,
 		version:  o.Version,
-		now:      o.Now,
+		clock:    clock{read: o.Now},
 		tag:      newMountTag(backendUUID),
 		ledger:   ledger.New(),
 		metrics:  newMetrics(),
 		revoking: map[string]int{},
-	}
-	if b.now == nil {
-		b.now = time.Now
 	}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,

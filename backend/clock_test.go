@@ -275,3 +275,242 @@ func TestClockSetBack_DuringAForcedRotation(t *testing.T) {
 		})
 	}
 }
+
+// Something is done while the clock is ahead, and the process or node that goes on has
+// never seen the wrong clock in a tick.
+func TestClockJump_IsCorrectedByAnotherProcess(t *testing.T) {
+	const ahead = 240 * time.Hour
+	for name, act := range map[string]func(*engine){
+		"a lost answer": func(e *engine) {
+			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+			e.mustNotIssue()
+			e.cluster.SetHook(nil)
+		},
+		"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
+	} {
+		for _, how := range []string{"restart", "no tick while ahead"} {
+			t.Run(name+"/"+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e, clusterClock := withClusterClock(t)
+					e.write("roles/automation", map[string]any{"ttl": "1h"})
+					e.tick()
+					root := e.rootID()
+					e.clock.advance(ahead)
+					if how == "restart" {
+						e.tick()
+					}
+					act(e)
+					e.clock.advance(-ahead)
+					if how == "restart" {
+						e.restart() // or another node, whose clock is right
+					}
+					e.passOnBoth(clusterClock, 60*time.Minute)
+					if left := e.records(); len(left) > 0 {
+						t.Errorf("%v an hour after the clock was set right; valid tokens without a lease: %d, old root accepted: %v", left, e.alive(), e.accepted(root))
+					}
+				})
+			})
+		}
+	}
+}
+
+// A rotation fails between two ticks, while the clock is ahead. The root credential is
+// rotated again soon after the clock has been set right.
+func TestClockJump_RotationIsTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 240 * time.Hour
+		e, clusterClock := withClusterClock(t)
+		e.write("config", map[string]any{"rotation_period": "24h"})
+		e.tick()
+		e.clock.advance(ahead)
+		e.cluster.SetHook(down)
+		e.tryWrite("config/rotate-root", nil)
+		e.cluster.SetHook(nil)
+		e.clock.advance(-ahead)
+		root := e.rootID()
+		for range 96 {
+			e.passInSteps(10*time.Minute, time.Hour)
+			clusterClock.advance(time.Hour)
+		}
+		if e.rootID() == root {
+			t.Errorf("rotation_period is 24h, no rotation in 4 days; next try %v", e.read("status").Data["rotation_next_try_at"])
+		}
+	})
+}
+
+// The clock is ahead for one tick of an outage, later than the expiry of a token that
+// could not be revoked.
+func TestClockJump_ExpiryIsNotBelievedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h", "max_ttl": "8h"})
+		h := e.creds()
+		e.cluster.SetHook(down)
+		if err := e.revoke(h); err == nil {
+			t.Fatal("revoked without a cluster")
+		}
+		e.passOnBoth(clusterClock, 2*time.Minute)
+		e.clock.advance(10 * time.Hour)
+		e.tick() // one
+		e.clock.advance(-10 * time.Hour)
+		e.cluster.SetHook(nil)
+		e.passOnBoth(clusterClock, 60*time.Minute)
+		if e.cluster.Alive(h.secret()) {
+			t.Errorf("the token of an ended lease is valid an hour after the cluster came back; records %v", e.records())
+		}
+	})
+}
+
+// The clock is ahead for one tick, in which a rotation window seems to have been missed.
+func TestClockJump_MissedWindowIsPlannedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_schedule": "0 3 * * *", "rotation_window": "1h", "token_ttl": "720h"})
+		e.tick()
+		before := e.staticSecret()
+		e.clock.advance(240*time.Hour + 8*time.Hour) // outside of the window
+		e.tick()
+		e.clock.advance(-248 * time.Hour)
+		e.tick()
+		for range 72 {
+			e.passInSteps(10*time.Minute, time.Hour)
+			clusterClock.advance(time.Hour)
+		}
+		if e.staticSecret() == before {
+			t.Errorf("daily schedule, no change in 3 days: %v", e.readStatic().Data["next_vault_rotation"])
+		}
+	})
+}
+
+// A schedule is written while the clock is ahead.
+func TestClockJump_ScheduleIsPlannedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "24h", "token_ttl": "720h"})
+		e.tick()
+		before := e.staticSecret()
+		e.clock.advance(240 * time.Hour)
+		e.write("static-roles/fleet", map[string]any{"rotation_period": "1h", "rotation_grace_period": "5m"})
+		e.clock.advance(-240 * time.Hour)
+		e.restart()
+		e.tick()
+		for range 72 {
+			e.passInSteps(10*time.Minute, time.Hour)
+			clusterClock.advance(time.Hour)
+		}
+		if e.staticSecret() == before {
+			t.Errorf("rotation_period 1h, no change in 3 days: %v", e.readStatic().Data["next_vault_rotation"])
+		}
+	})
+}
+
+// The answer to an issue is lost while the clock is behind, and the list does not show
+// the token at once. The age of the record does not prove that there is no token.
+func TestClockJump_AgeAloneProvesNoAbsence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "24h", "max_ttl": "96h"})
+		e.cluster.SetLag(5 * time.Minute)
+		e.clock.advance(-30 * time.Hour) // a machine that was resumed from a snapshot
+		e.tick()
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.mustNotIssue()
+		e.cluster.SetHook(nil)
+		e.clock.advance(30 * time.Hour) // right
+		e.passOnBoth(clusterClock, 60*time.Minute)
+		valid := 0
+		for _, info := range e.cluster.Tokens() {
+			if !info.Dead(clusterClock.Now()) && info.Description != "root" && info.Description != "another program" {
+				valid++
+			}
+		}
+		if valid > 0 {
+			t.Errorf("%d token without a lease is valid, records %v", valid, e.records())
+		}
+	})
+}
+
+// namedWithClusterClock is like withClusterClock, for a product whose clients choose the
+// names of the tokens.
+func namedWithClusterClock(t *testing.T, product string) (e *engine, clusterClock *clock) {
+	e = newEngineOf(t, product)
+	clusterClock = &clock{now: e.clock.Now()}
+	e.cluster, e.root = issuertest.NewNamedFake(clusterClock.Now, traitsOf(product))
+	e.data = issuertest.NewFakeOf(e.cluster)
+	e.restart()
+	e.configure()
+	return e, clusterClock
+}
+
+// The answer to an issue is lost, and a node of the cluster does not know the token yet.
+// The clock is wrong for one tick, or was when the token was issued.
+func TestClockJump_OneAnswerProvesNoAbsence(t *testing.T) {
+	for _, how := range []string{"ahead for one tick", "behind when issued"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := namedWithClusterClock(t, issuer.Enterprise)
+				e.write("roles/automation", map[string]any{"ttl": "24h"})
+				e.cluster.SetUnknown(func(info issuer.Info) bool { return clusterClock.Now().Before(info.CreatedAt.Add(5 * time.Minute)) })
+				if how == "behind when issued" {
+					e.clock.advance(-time.Hour)
+				}
+				e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+				e.mustNotIssue()
+				e.cluster.SetHook(nil)
+				e.clock.advance(time.Hour)
+				e.tick()
+				if how != "behind when issued" {
+					e.clock.advance(-time.Hour)
+				}
+				e.passOnBoth(clusterClock, 70*time.Minute)
+				if names := e.catalog(); len(names) > 0 {
+					t.Errorf("tokens without a lease: %v, records %v", names, e.records())
+				}
+			})
+		})
+	}
+}
+
+// A token is issued while the clock is ahead. It is deleted, the answer is lost, and the
+// cluster does not know it any more.
+func TestClockJump_DeletedTokenIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"token_type": "database", "write_databases": "metrics", "ttl": "1h", "max_ttl": "240h", "max_active": 1})
+		e.clock.advance(72 * time.Hour)
+		e.tick()
+		h := e.creds()
+		e.clock.advance(-72 * time.Hour)
+		e.passOnBoth(clusterClock, time.Hour)
+		e.data.SetHook(fails(errDown, issuertest.AfterRevoke)) // deleted, and the answer is lost
+		_ = e.revoke(h)
+		e.data.SetHook(nil)
+		e.data.SetUnknown(func(issuer.Info) bool { return true }) // a deleted token is a 404
+		e.passOnBoth(clusterClock, 24*time.Hour)
+		e.data.SetUnknown(nil)
+		if status, text := e.try(readOp, "creds/automation", nil); status != 200 {
+			t.Errorf("24 h after the token was deleted: records %v, issue: %d %s", e.records(), status, text)
+		}
+	})
+}
+
+// A rotation whose credential is never accepted begins while the clock is ahead.
+func TestClockJump_RotationIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 240 * time.Hour
+		e, clusterClock := withClusterClock(t)
+		for range 48 {
+			e.passInSteps(time.Hour, time.Hour)
+			clusterClock.advance(time.Hour)
+		}
+		e.clock.advance(ahead)
+		e.tick()
+		e.cluster.SetSpread(36 * time.Hour) // new root credentials are not accepted
+		e.tryWrite("config/rotate-root", nil)
+		e.clock.advance(-ahead)
+		e.passOnBoth(clusterClock, 12*time.Hour)
+		if data := e.read("status").Data; data["rotation_to"] != nil {
+			t.Errorf("12 h after, the rotation is under way since %v, now %v", data["rotation_since"], e.clock.Now())
+		}
+	})
+}

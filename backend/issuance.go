@@ -161,8 +161,8 @@ func (b *backend) ask(ctx context.Context, client guardedIssuer, request issuer.
 	if err := ctx.Err(); err != nil {
 		return issuer.Token{}, fmt.Errorf("%w: %w", issuer.ErrRefused, err)
 	}
-	within := latest.Sub(b.now())
-	if within <= 0 { // this process was paused: another node may have settled the record already
+	within := min(latest.Sub(b.now()), issueTime) // the clock may have been set back
+	if within <= 0 {                              // this process was paused: another node may have settled the record already
 		return issuer.Token{}, fmt.Errorf("%w: issuing the token took longer than %s", issuer.ErrRefused, issueTime)
 	}
 	if deadline, ok := ctx.Deadline(); ok {

@@ -23,6 +23,13 @@ const (
 	// absenceMargin is how old an issuing record must be before a second list
 	// without its token proves that the token does not exist. A list may lag.
 	absenceMargin = 24 * time.Hour
+
+	// absencesNeeded and unknownsNeeded are how often an issuing record must have been
+	// looked for before, in a list or by the name of its token. The waits between the
+	// attempts grow, so they take hours and minutes by any clock, also if the age of the
+	// record is wrong.
+	absencesNeeded = 10
+	unknownsNeeded = 5
 )
 
 // settle revokes the tokens of records and drops the records of the tokens that
@@ -116,7 +123,7 @@ func (b *backend) locate(ctx context.Context, client guardedIssuer, records []le
 			missing[r.Accessor] = err
 		case len(found) > 0:
 			ids[r.Accessor] = found
-		case !ok && (r.Absences == 0 || b.now().Before(r.IssuedAt.Add(absenceMargin))): // our clock may have jumped
+		case !ok && (r.Absences < absencesNeeded || b.now().Before(r.IssuedAt.Add(absenceMargin))):
 			missing[r.Accessor] = errNotListed
 		}
 	}
@@ -233,7 +240,7 @@ func proofOf(r ledger.Record, ids []string, failed map[string]error, unknownAge 
 	for _, id := range ids {
 		err := failed[id]
 		if errors.Is(err, issuer.ErrUnknown) {
-			if err = nil; now.Before(created.Add(unknownAge)) {
+			if err = nil; now.Before(created.Add(unknownAge)) || r.State == ledger.Issuing && r.Absences < unknownsNeeded {
 				err = errTooYoung
 			}
 		}
@@ -288,7 +295,7 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 		return problem
 	case errors.Is(problem, errIsRoot):
 		return errors.Join(problem, b.dropIfRoot(ctx, s, r))
-	case r.Attempts > 0 && !r.FailedAt.After(b.now()) && (errors.Is(problem, errOtherCluster) || errors.Is(problem, errNoConfig)):
+	case r.Attempts > 0 && !r.FailedAt.After(b.now()) && (traits.KeepsExpired || !b.pastExpiry(r)) && (errors.Is(problem, errOtherCluster) || errors.Is(problem, errNoConfig)):
 		b.ledger.Postpone(r.Accessor, b.nextLook(r)) // nothing can change until the config does
 		return problem
 	}
@@ -296,15 +303,20 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 }
 
 // provedByExpiry reports whether the token is gone because it has expired, where
-// the cluster could not answer. The first attempt to revoke a token never relies
-// on the clock: it may have jumped.
+// the cluster could not answer. The clock may be wrong for a moment, so the deadline
+// that the attempt before has set must be after the expiry, too.
 func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem error) bool {
 	for _, inUse := range []error{errIsRoot, errIsNextRoot, errStandby} {
 		if errors.Is(problem, inUse) {
 			return false
 		}
 	}
-	return r.Attempts > 0 && !traits.KeepsExpired && !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
+	return r.Attempts > 0 && !traits.KeepsExpired && b.pastExpiry(r) && r.Deadline.After(r.ExpiresAt.Add(expiryMargin))
+}
+
+// pastExpiry reports whether the token has certainly expired, if the clock is right.
+func (b *backend) pastExpiry(r ledger.Record) bool {
+	return !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
 }
 
 // nextLook is when the worker looks again at a record of another cluster.
@@ -334,10 +346,11 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 		default:
 			r.State = ledger.Revoking
 		}
-		first = r.FailedAt.IsZero()
-		if first || r.FailedAt.After(now) { // the clock was ahead
+		if first = r.FailedAt.IsZero(); first {
 			r.FailedAt = now
 		}
+		// The clock may have been ahead.
+		r.IssuedAt, r.ConfirmedAt, r.FailedAt = earlier(r.IssuedAt, now), earlier(r.ConfirmedAt, now), earlier(r.FailedAt, now)
 		r.Deadline = now.Add(backoff(30*time.Second, 4*time.Minute, r.Attempts))
 		r.Attempts++
 		r.LastFailure = shortFailure(cause)

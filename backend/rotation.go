@@ -187,6 +187,12 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	case r.Cancelled:
 		return b.cancel(ctx, s, r, nil)
 	}
+	if now := b.now(); r.StartedAt.After(now.Add(clockTolerance)) { // the clock was ahead
+		r.StartedAt = now
+		if err := storeRotation(ctx, s, r); err != nil {
+			return err
+		}
+	}
 	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound), err == nil && record.State != ledger.Active:

@@ -350,7 +350,7 @@ func (b *backend) readStatic(ctx context.Context, s logical.Storage, name string
 	hit, ok := b.static.cached[name]
 	changes := b.static.changes
 	b.static.mu.Unlock()
-	if ok && now.Before(hit.until) {
+	if ok && now.Before(hit.until) && !now.Before(hit.until.Add(-cacheTime)) {
 		return hit.role, hit.creds, true, nil
 	}
 	r, ok, err := findStaticRole(ctx, s, name)

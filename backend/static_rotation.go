@@ -255,9 +255,7 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		return creds, err
 	}
 	now := floorSecond(b.now())
-	if current := creds.Current; current != nil && (current.NextAt.IsZero() != r.Disabled || current.SwitchAt.After(now.Add(clockTolerance))) {
-		// A write of the role was not completed, or the clock was ahead when the token
-		// became the current one.
+	if current := creds.Current; current != nil && r.mustReplan(current, now) {
 		planned := *current
 		planned.SwitchAt = earlier(planned.SwitchAt, now)
 		planned.NextAt = b.planFrom(r, planned)
@@ -411,6 +409,20 @@ func (b *backend) plan(r staticRole, t, expires time.Time) time.Time {
 		at = latest
 	}
 	return floorSecond(at)
+}
+
+// mustReplan reports whether the plan of the next change is wrong: a write of the role
+// was not completed, or the clock was ahead when the token became the current one or
+// when the change was planned.
+func (r staticRole) mustReplan(current *staticToken, now time.Time) bool {
+	if current.NextAt.IsZero() != r.Disabled || current.SwitchAt.After(now.Add(clockTolerance)) {
+		return true
+	}
+	if r.Disabled {
+		return false
+	}
+	latest := r.Schedule.next(later(current.SwitchAt, now.Add(stageLead))).Add(r.maxJitter())
+	return current.NextAt.After(latest.Add(clockTolerance))
 }
 
 // stage issues the next token, which is to become current at switchAt.

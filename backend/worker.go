@@ -26,11 +26,6 @@ const (
 	// longestWait is the longest time until the worker looks again at the record of a
 	// token that must be revoked, or that a list did not show.
 	longestWait = time.Hour
-
-	// clockTolerance is how far the clock may go back before times that were
-	// calculated from it are not believed any more. The clocks of two nodes may
-	// differ by less.
-	clockTolerance = time.Minute
 )
 
 // A worker acts on the records whose deadline has passed, and on the root
@@ -48,26 +43,8 @@ type worker struct {
 	stopped bool
 	busy    map[string]bool // lanes that are running
 	idle    chan struct{}   // closed when the last lane of a stopped worker has ended
-	latest  time.Time       // of the clock, at the beginning of a round
-	setBack bool            // deadlines of the wrong clock are not corrected yet
-}
 
-// wasSetBack reports whether the clock has been set back since the last round.
-func (w *worker) wasSetBack(now time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	back := now.Before(w.latest.Add(-clockTolerance))
-	w.latest, w.setBack = now, w.setBack || back
-	return back
-}
-
-// mustCorrect reports once whether the clock has been set back.
-func (w *worker) mustCorrect() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	must := w.setBack
-	w.setBack = false
-	return must
+	corrected bool // used by dispatch only: no deadline is one of a wrong clock
 }
 
 // run starts do in its own goroutine, unless the lane is still running or the
@@ -128,7 +105,8 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 	if !b.WriteSafeReplicationState() {
 		return
 	}
-	if b.worker.wasSetBack(b.now()) { // what was planned by the wrong clock may be far in the future
+	if b.clock.wasSetBack() { // what was planned by the wrong clock may be far in the future
+		b.worker.corrected = false
 		b.ledger.Invalidate()
 		b.static.checkAll()
 		b.root.checkNext(time.Time{})
@@ -139,8 +117,9 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 		}
 		return
 	}
-	if b.worker.mustCorrect() {
+	if !b.worker.corrected { // also after a start: another process or node may have had the wrong clock
 		b.correctDeadlines(ctx, s)
+		b.worker.corrected = true
 	}
 	b.worker.run("root", func(ctx context.Context) { b.keepRoot(ctx, s) })
 	b.worker.run("static roles", func(ctx context.Context) { b.keepStatic(ctx, s) })
