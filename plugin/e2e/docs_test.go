@@ -176,7 +176,8 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 		env: append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+s.Token, "HOME="+dir,
 			"PATH="+s.Bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 			"ACCOUNT_ID="+cluster.AccountID(), "CLUSTER_ID="+cluster.ClusterID(), "API_URL="+secure.URL),
-		here:  strings.NewReplacer(usualCLI, cli, usualPlugins, s.Plugins),
+		// README names no address of the Management API: it is InfluxData's.
+		here:  strings.NewReplacer(usualCLI, cli, usualPlugins, s.Plugins, "product=dedicated host=", "product=dedicated api_url=$API_URL ca_cert=@ca.pem host="),
 		there: strings.NewReplacer(cli, usualCLI, s.Plugins, usualPlugins),
 	}
 	t.Cleanup(func() { d.clear(t) })
