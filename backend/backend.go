@@ -186,9 +186,10 @@ Cloud under a lease, and revokes them when the lease ends.
 
 A management token has full administrative rights over an account or a cluster.
 Most applications need a database token, which reads and writes the databases
-that its role names. InfluxDB 3 Core has no database tokens. The expiry of a token is fixed when it is issued, shortly
-after the last moment that its lease can have, so that it ends even if it cannot
-be revoked.
+that its role names. InfluxDB 3 Core has no database tokens.
+
+The expiry of a token is fixed when it is issued: 30 seconds after the latest
+time at which its lease can end. So a token ends even if it cannot be revoked.
 `
 
 // programDriver returns the driver of a product that runs a program of the vendor,

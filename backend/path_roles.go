@@ -64,7 +64,7 @@ func (b *backend) pathRole() *framework.Path {
 			})),
 			logical.DeleteOperation: operation(b.roleDelete, "delete", noContent),
 		},
-		HelpSynopsis: "Describe tokens that callers may request.",
+		HelpSynopsis: "Write, read or delete a role: the settings of the tokens that callers may request.",
 		HelpDescription: `
     vault write influxdb/roles/automation ttl=1h max_ttl=8h
     vault write influxdb/roles/telegraf token_type=database write_databases=metrics max_ttl=24h

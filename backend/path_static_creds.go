@@ -43,8 +43,9 @@ func (b *backend) pathStaticCreds() *framework.Path {
 		HelpDescription: `
     vault read influxdb/static-creds/metrics
 
-Returns the same token to all readers, without a lease. ttl is the number of
-seconds until the token is replaced, or about to expire: read again then. The previous token stays
+Returns the same token to all readers, without a lease. Read again after ttl
+seconds: the token is then replaced, or expires 30 seconds later. If it should have
+been replaced already, ttl is at most 60, with a warning. The previous token stays
 valid for the grace period of the role.
 `,
 	}

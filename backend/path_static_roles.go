@@ -64,7 +64,7 @@ func (b *backend) pathStaticRole() *framework.Path {
 			})),
 			logical.DeleteOperation: operation(b.staticRoleDelete, "delete", okOrNoContent),
 		},
-		HelpSynopsis: "Describe one token that many readers share and that is replaced on a schedule.",
+		HelpSynopsis: "Write, read or delete a static role: the settings of one token that many readers share and that is replaced on a schedule.",
 		HelpDescription: `
     vault write influxdb/static-roles/metrics write_databases=metrics rotation_period=24h
     vault read  influxdb/static-creds/metrics

@@ -50,7 +50,8 @@ compared. The answer counts and names
   unknown     valid tokens with the tag of this mount and without a record. With
               InfluxDB 3 Core, Enterprise and Cloud also expired ones: they stay on
               the server until they are deleted
-  dead        tokens in the ledger that the cluster lists as revoked or expired
+  dead        tokens in the ledger that the cluster lists as revoked. An expiry
+              that has passed does not count, because the clock may be wrong
   not_listed  tokens in the ledger that the cluster does not list; this proves
               nothing, because a list may lag
 
@@ -147,8 +148,8 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 	return found, err
 }
 
-// forgetDead drops the records of tokens that the cluster lists as revoked or
-// expired. It keeps those that became something else since they were compared.
+// forgetDead drops the records of tokens that the cluster lists as revoked. It
+// keeps those that became something else since they were compared.
 func (b *backend) forgetDead(ctx context.Context, s logical.Storage, dead []ledger.Entry) (n int, err error) {
 	for _, e := range dead {
 		failed := b.ledger.DropIf(ctx, s, e.Role, e.Accessor, func(r ledger.Record) error {

@@ -20,7 +20,7 @@ const (
 	// together.
 	settleAtOnce = 500
 
-	// roundTime bounds one round of a lane. What is left is due at the next tick.
+	// roundTime bounds one round of a lane. What is left is done at the next tick.
 	roundTime = 5 * time.Minute
 
 	// longestWait is the longest time until the worker looks again at the record of a
@@ -99,8 +99,9 @@ func (b *backend) periodic(_ context.Context, req *logical.Request) error {
 	return nil
 }
 
-// dispatch starts a lane for each group of due records and one for the root
-// credential. On a node that may not write it does nothing.
+// dispatch starts a lane for each group of due records, one for the root
+// credential and one for the static roles. On a node that may not write it does
+// nothing.
 func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 	if !b.WriteSafeReplicationState() {
 		return
@@ -171,7 +172,7 @@ func dueByLane(due []ledger.Entry) map[string][]ledger.Entry {
 }
 
 // settleDue settles due records of one lane. It stops when the cluster is out of
-// reach: the rest is due at the next tick.
+// reach: the rest is done at the next tick.
 func (b *backend) settleDue(ctx context.Context, s logical.Storage, due []ledger.Entry) {
 	for chunk := range slices.Chunk(due, settleAtOnce) {
 		if ctx.Err() != nil {

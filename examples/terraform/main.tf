@@ -4,7 +4,7 @@
 # credential in its state. Write it by hand, once, and let the engine rotate it:
 #
 #   vault write influxdb/config product=dedicated account_id=… cluster_id=… \
-#       mgmt_token=@root-token rotation_period=720h
+#       mgmt_token=@root-credential rotation_period=720h
 #   vault write -f influxdb/config/rotate-root
 #
 # A test writes the roles to a real Vault and parses the file as HCL. It was not

@@ -131,7 +131,7 @@ const (
 var furnishing = []step{
 	{command: `vault plugin register -env=INFLUXCTL_PATH=` + usualCLI + ` -sha256="$(sha256sum ` + usualPlugins + `/` + vaulttest.PluginCommand + ` | cut -d ' ' -f 1)" secret ` + vaulttest.PluginCommand},
 	{command: `vault secrets enable -path=influxdb ` + vaulttest.PluginCommand},
-	{command: `vault write influxdb/config product=dedicated account_id=$ACCOUNT_ID cluster_id=$CLUSTER_ID mgmt_token=@root-token api_url=$API_URL ca_cert=@ca.pem`},
+	{command: `vault write influxdb/config product=dedicated account_id=$ACCOUNT_ID cluster_id=$CLUSTER_ID mgmt_token=@root-credential api_url=$API_URL ca_cert=@ca.pem`},
 	{command: `vault write influxdb/roles/automation ttl=1h max_ttl=8h`},
 	{command: `vault write influxdb/roles/telegraf token_type=database write_databases=metrics ttl=1h max_ttl=24h`},
 }
@@ -164,7 +164,7 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 	cli, err := simulator.Install(filepath.Join(dir, "cli"), filepath.Join(built, "influxsim"), simulator.Sidecar{URL: plain.URL})
 	must(t, err)
 	operators := cluster.AddToken(simulator.Token{Root: true, Description: "for Vault", ExpiresAt: time.Now().Add(365 * 24 * time.Hour)})
-	must(t, os.WriteFile(filepath.Join(dir, "root-token"), []byte(operators.Secret), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "root-credential"), []byte(operators.Secret), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600))
 	root, err := filepath.Abs("../..")
 	must(t, err)
@@ -176,7 +176,8 @@ func newDesk(t *testing.T, s *vaulttest.Server, built string) *desk {
 		env: append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+s.Token, "HOME="+dir,
 			"PATH="+s.Bin+string(filepath.ListSeparator)+os.Getenv("PATH"),
 			"ACCOUNT_ID="+cluster.AccountID(), "CLUSTER_ID="+cluster.ClusterID(), "API_URL="+secure.URL),
-		here:  strings.NewReplacer(usualCLI, cli, usualPlugins, s.Plugins),
+		// README names no address of the Management API: it is InfluxData's.
+		here:  strings.NewReplacer(usualCLI, cli, usualPlugins, s.Plugins, "product=dedicated host=", "product=dedicated api_url=$API_URL ca_cert=@ca.pem host="),
 		there: strings.NewReplacer(cli, usualCLI, s.Plugins, usualPlugins),
 	}
 	t.Cleanup(func() { d.clear(t) })

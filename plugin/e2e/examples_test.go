@@ -38,7 +38,7 @@ func newExample(t *testing.T, s *vaulttest.Server, built string) *desk {
 	t.Helper()
 	d := newDesk(t, s, built)
 	d.run(t, append(slices.Clone(furnishing),
-		step{command: `vault write influxdb/config host=cluster.example.com mgmt_token=@root-token`},
+		step{command: `vault write influxdb/config host=cluster.example.com mgmt_token=@root-credential`},
 		step{command: `vault write influxdb/roles/grafana token_type=database read_databases=metrics ttl=1h max_ttl=24h`},
 	))
 	return d
@@ -576,7 +576,7 @@ func openBaoRequests(t *testing.T, d *desk) {
 	d.run(t, []step{{command: `vault secrets disable influxdb`}}) // the example enables it
 	requests := initializeRequests(t, string(exampleFile(t, "openbao/openbao.hcl")))
 	files := map[string]string{
-		"/etc/openbao/secrets/mgmt-token": d.file(t, "root-token"), "/etc/openbao/secrets/operator-password": "a password of the test",
+		"/etc/openbao/secrets/mgmt-token": d.file(t, "root-credential"), "/etc/openbao/secrets/operator-password": "a password of the test",
 		"/etc/openbao/policies/operator.hcl": string(exampleFile(t, "policies/operator.hcl")),
 	}
 	for _, r := range requests {
