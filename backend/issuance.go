@@ -161,10 +161,11 @@ func (b *backend) ask(ctx context.Context, client guardedIssuer, request issuer.
 	if err := ctx.Err(); err != nil {
 		return issuer.Token{}, fmt.Errorf("%w: %w", issuer.ErrRefused, err)
 	}
-	within := min(latest.Sub(b.now()), issueTime) // the clock may have been set back
-	if within <= 0 {                              // this process was paused: another node may have settled the record already
+	within := latest.Sub(b.now())
+	if within <= 0 { // this process was paused: another node may have settled the record already
 		return issuer.Token{}, fmt.Errorf("%w: issuing the token took longer than %s", issuer.ErrRefused, issueTime)
 	}
+	within = min(within, issueTime) // the clock may have been set back
 	if deadline, ok := ctx.Deadline(); ok {
 		within = min(within, time.Until(deadline))
 	}
