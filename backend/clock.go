@@ -47,3 +47,12 @@ func (c *clock) wasSetBack() bool {
 }
 
 func (b *backend) now() time.Time { return b.clock.now() }
+
+// believed returns a stored time, or now if the time is in the future: the clock was ahead
+// when it was stored.
+func believed(stored, now time.Time) time.Time {
+	if stored.After(now.Add(clockTolerance)) {
+		return now
+	}
+	return stored
+}

@@ -295,11 +295,21 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 		return problem
 	case errors.Is(problem, errIsRoot):
 		return errors.Join(problem, b.dropIfRoot(ctx, s, r))
-	case r.Attempts > 0 && !r.FailedAt.After(b.now()) && (traits.KeepsExpired || !b.pastExpiry(r)) && (errors.Is(problem, errOtherCluster) || errors.Is(problem, errNoConfig)):
-		b.ledger.Postpone(r.Accessor, b.nextLook(r)) // nothing can change until the config does
+	case b.waitsForConfig(r, traits, problem):
+		b.ledger.Postpone(r.Accessor, b.nextLook(r))
 		return problem
 	}
 	return errors.Join(problem, b.storeFailure(ctx, s, r, problem))
+}
+
+// waitsForConfig reports whether nothing can change until the config does, so that the
+// failure need not be stored again. The first one must be, and what proves the expiry.
+func (b *backend) waitsForConfig(r ledger.Record, traits issuer.Traits, problem error) bool {
+	if !errors.Is(problem, errOtherCluster) && !errors.Is(problem, errNoConfig) {
+		return false
+	}
+	stored := r.Attempts > 0 && believed(r.FailedAt, b.now()).Equal(r.FailedAt)
+	return stored && (traits.KeepsExpired || !b.pastExpiry(r))
 }
 
 // provedByExpiry reports whether the token is gone because it has expired, where
@@ -349,8 +359,7 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 		if first = r.FailedAt.IsZero(); first {
 			r.FailedAt = now
 		}
-		// The clock may have been ahead.
-		r.IssuedAt, r.ConfirmedAt, r.FailedAt = earlier(r.IssuedAt, now), earlier(r.ConfirmedAt, now), earlier(r.FailedAt, now)
+		r.IssuedAt, r.ConfirmedAt, r.FailedAt = believed(r.IssuedAt, now), believed(r.ConfirmedAt, now), believed(r.FailedAt, now)
 		r.Deadline = now.Add(backoff(30*time.Second, 4*time.Minute, r.Attempts))
 		r.Attempts++
 		r.LastFailure = shortFailure(cause)

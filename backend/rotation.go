@@ -187,8 +187,8 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	case r.Cancelled:
 		return b.cancel(ctx, s, r, nil)
 	}
-	if now := b.now(); r.StartedAt.After(now.Add(clockTolerance)) { // the clock was ahead
-		r.StartedAt = now
+	if at := believed(r.StartedAt, b.now()); !at.Equal(r.StartedAt) {
+		r.StartedAt = at
 		if err := storeRotation(ctx, s, r); err != nil {
 			return err
 		}
