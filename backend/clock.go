@@ -26,9 +26,9 @@ func (c *clock) now() time.Time {
 	if read == nil {
 		read = time.Now
 	}
-	now := read().Round(0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := read().Round(0) // under the lock, so that readings are compared in their order
 	if now.Before(c.latest.Add(-clockTolerance)) {
 		c.setBack, c.latest = true, now
 	}
@@ -48,11 +48,6 @@ func (c *clock) wasSetBack() bool {
 
 func (b *backend) now() time.Time { return b.clock.now() }
 
-// believed returns a stored time, or now if the time is in the future: the clock was ahead
-// when it was stored.
-func believed(stored, now time.Time) time.Time {
-	if stored.After(now.Add(clockTolerance)) {
-		return now
-	}
-	return stored
-}
+// isFuture reports whether a stored time of the past is in the future: the clock was ahead
+// when it was stored, or is behind now.
+func isFuture(stored, now time.Time) bool { return stored.After(now.Add(clockTolerance)) }

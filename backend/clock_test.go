@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -494,23 +495,176 @@ func TestClockJump_DeletedTokenIsForgotten(t *testing.T) {
 	})
 }
 
-// A rotation whose credential is never accepted begins while the clock is ahead.
-func TestClockJump_RotationIsGivenUp(t *testing.T) {
+// A token is revoked while a node does not know it, and the clock is behind for one tick.
+func TestClockJump_ClockBehindDoesNotMakeATokenOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := namedWithClusterClock(t, issuer.Enterprise)
+		e.write("roles/automation", map[string]any{"ttl": "24h"})
+		e.cluster.SetUnknown(func(i issuer.Info) bool { return clusterClock.Now().Before(i.CreatedAt.Add(5 * time.Minute)) })
+		h := e.creds()
+		if err := e.revoke(h); err == nil {
+			t.Fatal("the answer of a node that does not know the token was taken as a proof")
+		}
+		e.passOnBoth(clusterClock, time.Minute)
+		e.clock.advance(-time.Hour)
+		e.tick()
+		e.clock.advance(time.Hour)
+		e.passOnBoth(clusterClock, 70*time.Minute)
+		if e.cluster.Alive(h.secret()) {
+			t.Errorf("the token of an ended lease is valid, records %v", e.records())
+		}
+	})
+}
+
+// The previous root credential is accepted as long as the answer to its rotation said.
+func TestRotation_OverlapOutlastsARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		root := e.rootID()
+		e.write("config", map[string]any{"rotation_overlap": "168h"})
+		e.write("config/rotate-root", nil)
+		e.write("config", map[string]any{"rotation_overlap": "100s"})
+		e.passOnBoth(clusterClock, time.Hour)
+		e.restart()
+		e.passOnBoth(clusterClock, 5*time.Minute)
+		if !e.accepted(root) {
+			t.Error("the previous root credential was revoked 167 hours too early")
+		}
+	})
+}
+
+// The root credential is rotated while the clock is ahead. The overlap is counted from the
+// first tick with the right clock, whatever happens in it, and not from every start.
+func TestClockJump_OverlapIsCountedOnce(t *testing.T) {
+	const ahead = 10 * 365 * 24 * time.Hour
+	for _, how := range []string{"many starts", "a storage that fails"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, clusterClock := withClusterClock(t)
+				e.write("config", map[string]any{"rotation_overlap": "24h"})
+				root := e.rootID()
+				e.clock.advance(ahead)
+				e.write("config/rotate-root", nil)
+				e.clock.advance(-ahead)
+				e.restart()
+				if how == "a storage that fails" {
+					e.storage.setFault(func(_ string, _ logical.Operation, key string) error {
+						if strings.HasPrefix(key, "ledger/-root/") || key == "config" {
+							return errInjected
+						}
+						return nil
+					})
+				}
+				for range 3 {
+					e.tick()
+					e.storage.setFault(nil)
+					for range 23 {
+						e.passInSteps(30*time.Minute, time.Hour)
+						clusterClock.advance(time.Hour)
+					}
+					e.restart()
+				}
+				if e.accepted(root) {
+					t.Errorf("the previous root credential is accepted after three days: %v", e.ledger())
+				}
+			})
+		})
+	}
+}
+
+// The answer to an issue is lost while the clock is ahead, and no token was created.
+func TestClockJump_TokenThatWasNotIssuedIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 10 * 365 * 24 * time.Hour
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h"})
+		e.clock.advance(ahead)
+		e.cluster.SetHook(fails(errDown, issuertest.BeforeIssue))
+		e.mustNotIssue()
+		e.cluster.SetHook(nil)
+		e.clock.advance(-ahead)
+		e.restart()
+		for range 2 * 24 {
+			e.passInSteps(10*time.Minute, time.Hour)
+			clusterClock.advance(time.Hour)
+		}
+		if len(e.records()) > 0 {
+			t.Errorf("after two days: %v", e.ledger())
+		}
+	})
+}
+
+// A list that lags does not show a young static token, and the clock is ahead for one
+// tick. The role replaces the token, which is revoked by its name.
+func TestClockJump_StaticTokenThatIsNotListedIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := namedWithClusterClock(t, issuer.Enterprise)
+		e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "24h"})
+		e.tick()
+		secret := e.staticSecret()
+		e.data.SetLag(5 * time.Minute)
+		e.cluster.SetLag(5 * time.Minute)
+		e.clock.advance(61 * time.Minute)
+		e.tick()
+		e.clock.advance(-61 * time.Minute)
+		e.passOnBoth(clusterClock, 2*time.Hour)
+		if e.data.Alive(secret) && e.staticSecret() != secret {
+			t.Errorf("a token that was replaced is valid: records %v", e.records())
+		}
+	})
+}
+
+// The clock is ahead, so Vault ends a lease, and tries again soon after the first failure.
+func TestClockJump_ExpiryIsNotBelievedSoonAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, clusterClock := withClusterClock(t)
+		e.write("roles/automation", map[string]any{"ttl": "1h", "max_ttl": "8h"})
+		h := e.creds()
+		e.cluster.SetHook(down)
+		e.clock.advance(10 * time.Hour)
+		for range 2 {
+			if err := e.revoke(h); err == nil {
+				t.Fatal("revoked without a cluster")
+			}
+			e.clock.advance(10 * time.Second)
+		}
+		e.clock.advance(-10*time.Hour - 20*time.Second)
+		e.cluster.SetHook(nil)
+		e.passOnBoth(clusterClock, time.Hour)
+		if e.cluster.Alive(h.secret()) {
+			t.Errorf("the token of an ended lease is valid, records %v", e.records())
+		}
+	})
+}
+
+// The clock is set right while the tokens of static roles are compared with the cluster.
+func TestClockJump_StaticTokensAreComparedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ahead = 240 * time.Hour
 		e, clusterClock := withClusterClock(t)
-		for range 48 {
-			e.passInSteps(time.Hour, time.Hour)
-			clusterClock.advance(time.Hour)
-		}
-		e.clock.advance(ahead)
+		e.write("static-roles/fleet", map[string]any{"write_databases": "metrics", "rotation_period": "720h"})
 		e.tick()
-		e.cluster.SetSpread(36 * time.Hour) // new root credentials are not accepted
-		e.tryWrite("config/rotate-root", nil)
+		e.clock.advance(ahead)
+		release, held := make(chan struct{}), false
+		e.data.SetHook(func(_ context.Context, step issuertest.Step) error {
+			if step == issuertest.BeforeList && !held {
+				held = true
+				<-release
+			}
+			return nil
+		})
+		e.tick()
 		e.clock.advance(-ahead)
-		e.passOnBoth(clusterClock, 12*time.Hour)
-		if data := e.read("status").Data; data["rotation_to"] != nil {
-			t.Errorf("12 h after, the rotation is under way since %v, now %v", data["rotation_since"], e.clock.Now())
+		e.tick()
+		close(release)
+		synctest.Wait()
+		e.data.SetHook(nil)
+		for _, info := range e.data.Tokens() {
+			e.data.Kill(info.ID)
+		}
+		e.passOnBoth(clusterClock, 5*time.Hour)
+		if !e.data.Alive(e.staticSecret()) {
+			t.Error("a read returns a token that was revoked on the cluster hours ago")
 		}
 	})
 }

@@ -24,12 +24,11 @@ const (
 	// without its token proves that the token does not exist. A list may lag.
 	absenceMargin = 24 * time.Hour
 
-	// absencesNeeded and unknownsNeeded are how often an issuing record must have been
-	// looked for before, in a list or by the name of its token. The waits between the
-	// attempts grow, so they take hours and minutes by any clock, also if the age of the
-	// record is wrong.
+	// absencesNeeded and attemptsNeeded are how often the worker must have looked for a
+	// token before, in a list or by its ID, if its age may be wrong. It waits longer after
+	// each time, so that this takes hours and minutes by any clock.
 	absencesNeeded = 10
-	unknownsNeeded = 5
+	attemptsNeeded = 5
 )
 
 // settle revokes the tokens of records and drops the records of the tokens that
@@ -240,7 +239,7 @@ func proofOf(r ledger.Record, ids []string, failed map[string]error, unknownAge 
 	for _, id := range ids {
 		err := failed[id]
 		if errors.Is(err, issuer.ErrUnknown) {
-			if err = nil; now.Before(created.Add(unknownAge)) || r.State == ledger.Issuing && r.Absences < unknownsNeeded {
+			if err = nil; tooYoung(r, created, unknownAge, now) {
 				err = errTooYoung
 			}
 		}
@@ -249,6 +248,16 @@ func proofOf(r ledger.Record, ids []string, failed map[string]error, unknownAge 
 		}
 	}
 	return nil
+}
+
+// tooYoung reports whether a token, which was created at the latest at created, may exist
+// although the cluster does not know it.
+func tooYoung(r ledger.Record, created time.Time, unknownAge time.Duration, now time.Time) bool {
+	if isFuture(created, now) && r.State != ledger.Issuing { // its age is not known
+		return r.Attempts < attemptsNeeded
+	}
+	fewAttempts := r.State == ledger.Issuing && r.TokenID != "" && r.Absences < attemptsNeeded
+	return now.Before(created.Add(unknownAge)) || fewAttempts
 }
 
 // concludeAtOnce is the number of records that are dropped or stored at the same
@@ -308,20 +317,21 @@ func (b *backend) waitsForConfig(r ledger.Record, traits issuer.Traits, problem 
 	if !errors.Is(problem, errOtherCluster) && !errors.Is(problem, errNoConfig) {
 		return false
 	}
-	stored := r.Attempts > 0 && believed(r.FailedAt, b.now()).Equal(r.FailedAt)
+	stored := r.Attempts > 0 && !isFuture(r.FailedAt, b.now())
 	return stored && (traits.KeepsExpired || !b.pastExpiry(r))
 }
 
 // provedByExpiry reports whether the token is gone because it has expired, where
-// the cluster could not answer. The clock may be wrong for a moment, so the deadline
-// that the attempt before has set must be after the expiry, too.
+// the cluster could not answer. The clock may be wrong for a moment, so the deadline that
+// the attempt before has set must be after the expiry, too, and must have passed.
 func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem error) bool {
 	for _, inUse := range []error{errIsRoot, errIsNextRoot, errStandby} {
 		if errors.Is(problem, inUse) {
 			return false
 		}
 	}
-	return r.Attempts > 0 && !traits.KeepsExpired && b.pastExpiry(r) && r.Deadline.After(r.ExpiresAt.Add(expiryMargin))
+	again := r.Attempts > 0 && r.Deadline.After(r.ExpiresAt.Add(expiryMargin)) && !b.now().Before(r.Deadline)
+	return again && !traits.KeepsExpired && b.pastExpiry(r)
 }
 
 // pastExpiry reports whether the token has certainly expired, if the clock is right.
@@ -344,6 +354,9 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 	first := false
 	r, err := b.ledger.Change(ctx, s, r.Role, r.Accessor, func(r *ledger.Record) error {
 		now := b.now()
+		if r.State == ledger.Issuing && isFuture(r.IssuedAt, now) {
+			r.IssuedAt = now
+		}
 		switch {
 		case r.State == ledger.Issuing && errors.Is(cause, errNotListed):
 			r.Deadline = now.Add(backoff(time.Minute, longestWait, r.Absences))
@@ -356,10 +369,9 @@ func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.
 		default:
 			r.State = ledger.Revoking
 		}
-		if first = r.FailedAt.IsZero(); first {
+		if first = r.FailedAt.IsZero(); first || isFuture(r.FailedAt, now) {
 			r.FailedAt = now
 		}
-		r.IssuedAt, r.ConfirmedAt, r.FailedAt = believed(r.IssuedAt, now), believed(r.ConfirmedAt, now), believed(r.FailedAt, now)
 		r.Deadline = now.Add(backoff(30*time.Second, 4*time.Minute, r.Attempts))
 		r.Attempts++
 		r.LastFailure = shortFailure(cause)

@@ -76,15 +76,18 @@ func TestRevoke_AfterTheRoleWasDeleted(t *testing.T) {
 }
 
 // While the cluster is out of reach, the expiry is a proof, but not for the first
-// attempt: the clock may have jumped.
+// attempt, nor soon after it: the clock may have jumped.
 func TestRevoke_ExpiryIsAProofForTheSecondAttempt(t *testing.T) {
 	e := ready(t, nil)
 	h := e.creds()
 	e.clock.advance(2 * time.Hour)
 	e.cluster.SetHook(down)
-	if err := e.revoke(h); err == nil {
-		t.Error("the first attempt relied on the clock")
+	for range 2 {
+		if err := e.revoke(h); err == nil {
+			t.Error("an attempt relied on one reading of the clock")
+		}
 	}
+	e.clock.advance(time.Minute)
 	if err := e.revoke(h); err != nil || len(e.records()) != 0 {
 		t.Errorf("second attempt: %v, records %v", err, e.records())
 	}

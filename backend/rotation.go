@@ -187,12 +187,6 @@ func (b *backend) continueRotation(ctx context.Context, s logical.Storage, r rot
 	case r.Cancelled:
 		return b.cancel(ctx, s, r, nil)
 	}
-	if at := believed(r.StartedAt, b.now()); !at.Equal(r.StartedAt) {
-		r.StartedAt = at
-		if err := storeRotation(ctx, s, r); err != nil {
-			return err
-		}
-	}
 	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound), err == nil && record.State != ledger.Active:
@@ -240,10 +234,11 @@ func (b *backend) proveRoot(ctx context.Context, c config, r rotation) error {
 // retired returns the record of the root credential of c, which must be revoked
 // after a delay. As long as it is the root credential, nothing revokes it.
 func (b *backend) retired(c config, accessor string, delay time.Duration) ledger.Record {
+	now := b.now()
 	return ledger.Record{
 		TokenType: Management, Role: rootRole, Accessor: accessor, State: ledger.Revoking, TokenID: c.RootID,
 		Description: "previous root credential", Fingerprint: c.Fingerprint,
-		IssuedAt: c.RootSince, ConfirmedAt: c.RootSince, ExpiresAt: c.RootExpiresAt, Deadline: b.now().Add(delay),
+		IssuedAt: c.RootSince, ConfirmedAt: c.RootSince, RetiredAt: now, ExpiresAt: c.RootExpiresAt, Deadline: now.Add(delay),
 	}
 }
 

@@ -559,7 +559,7 @@ func (c staticCreds) nextCheck(now time.Time) time.Time {
 }
 
 // verifyStatic looks for current and staged tokens that were revoked on the
-// cluster, and drops their records. The role then replaces them.
+// cluster, and lets the worker settle their records. The role then replaces them.
 func (b *backend) verifyStatic(ctx context.Context, s logical.Storage) {
 	now := b.now()
 	b.static.mu.Lock()
@@ -586,7 +586,7 @@ func (b *backend) verifyStatic(ctx context.Context, s logical.Storage) {
 	}
 	b.static.mu.Lock()
 	defer b.static.mu.Unlock()
-	b.static.verifyAt = now.Add(verifyInterval)
+	b.static.verifyAt = b.now().Add(verifyInterval)
 }
 
 func (b *backend) verifyType(ctx context.Context, s logical.Storage, c config, tokenType string, entries []ledger.Entry) error {
@@ -605,14 +605,15 @@ func (b *backend) verifyType(ctx context.Context, s logical.Storage, c config, t
 		if !revoked[e.TokenID] && (listed[e.TokenID] || !traits.KeepsExpired) {
 			continue
 		}
-		err := b.ledger.DropIf(ctx, s, e.Role, e.Accessor, func(r ledger.Record) error {
+		_, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) error {
 			young := !listed[r.TokenID] && now.Before(r.ConfirmedAt.Add(traits.UnknownAge))
 			if r.State != ledger.Active || r.TokenID != e.TokenID || young {
 				return errUnchanged
 			}
+			b.revokeNow(r) // which proves that it is gone: the list may lag, and our clock may have jumped
 			return nil
 		})
-		if errors.Is(err, errUnchanged) {
+		if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
 			continue
 		}
 		if err != nil {

@@ -119,8 +119,11 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 		return
 	}
 	if !b.worker.corrected { // also after a start: another process or node may have had the wrong clock
-		b.correctDeadlines(ctx, s)
-		b.worker.corrected = true
+		if err := b.correctDeadlines(ctx, s); err != nil {
+			b.Logger().Warn("deadlines of a wrong clock are not corrected yet", "error", err)
+		} else {
+			b.worker.corrected = true
+		}
 	}
 	b.worker.run("root", func(ctx context.Context) { b.keepRoot(ctx, s) })
 	b.worker.run("static roles", func(ctx context.Context) { b.keepStatic(ctx, s) })
@@ -131,22 +134,39 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 
 // correctDeadlines makes the records due that a clock that was ahead has postponed:
 // those of tokens that may not be used any more, and whose deadline is later than any
-// that the present clock gives. The deadline of an active record is the end of a lease
-// of Vault, whose clock is the same.
-func (b *backend) correctDeadlines(ctx context.Context, s logical.Storage) {
-	now, overlap := b.now(), longestTTL
-	if c, err := loadConfig(ctx, s); err == nil {
-		overlap = c.Rotation.overlap()
-	}
+// that the present clock gives. The previous root credential keeps its overlap. Active
+// records keep their deadlines: most are ends of leases of Vault, whose clock is the same.
+func (b *backend) correctDeadlines(ctx context.Context, s logical.Storage) error {
+	now := b.now()
 	for _, e := range b.ledger.All() {
-		wait, due := longestWait, now
-		if e.Role == rootRole { // requests may still use it
-			wait, due = max(wait, overlap), now.Add(overlap)
-		}
-		if e.State != ledger.Active && e.Deadline.After(now.Add(wait+clockTolerance)) {
-			b.ledger.Postpone(e.Accessor, due)
+		switch {
+		case e.State == ledger.Active || !isFuture(e.Deadline, now.Add(longestWait)):
+		case e.Role == rootRole && e.State == ledger.Revoking:
+			if err := b.correctRetired(ctx, s, e); err != nil {
+				return err
+			}
+		default:
+			b.ledger.Postpone(e.Accessor, now)
 		}
 	}
+	return nil
+}
+
+// correctRetired makes the overlap of a previous root credential begin now, if it begins
+// in the future.
+func (b *backend) correctRetired(ctx context.Context, s logical.Storage, e ledger.Entry) error {
+	_, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) error {
+		now := b.now()
+		if r.State != ledger.Revoking || !isFuture(r.RetiredAt, now) {
+			return errUnchanged
+		}
+		r.RetiredAt, r.Deadline = now, now.Add(r.Deadline.Sub(r.RetiredAt))
+		return nil
+	})
+	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // dueByLane divides due records into lanes. Issuing records come first in each,

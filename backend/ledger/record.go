@@ -51,6 +51,7 @@ type Record struct {
 	LeaseEnd    time.Time `json:"lease_end,omitzero"`    // as last granted
 	RevokeOn    string    `json:"revoke_on,omitempty"`   // RevokeOnExpiry, or empty: when the lease ends
 	DetachedAt  time.Time `json:"detached_at,omitzero"`  // when the lease ended and the token did not, see RevokeOnExpiry
+	RetiredAt   time.Time `json:"retired_at,omitzero"`   // when a root credential was replaced, from which its deadline counts
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`   // of the token; zero: never
 	Deadline    time.Time `json:"deadline"`              // by which Vault must have renewed or revoked the token
 	Absences    int       `json:"absences,omitempty"`    // lists in which an issuing token was not found
