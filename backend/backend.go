@@ -164,7 +164,7 @@ func newBackend(o Options, backendUUID string) *backend {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case key == configKey, key == rotationKey:
-		b.root.checkNext(time.Time{})
+		b.root.checkSoon()
 	case strings.HasPrefix(key, ledger.Prefix):
 		b.ledger.Invalidate()
 	case strings.HasPrefix(key, staticRolePrefix), strings.HasPrefix(key, staticCredsPrefix):

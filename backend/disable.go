@@ -22,7 +22,8 @@ import (
 // no other request meanwhile.
 const cleanTime = 10 * time.Second
 
-// laneTime is how long clean waits for the worker to end, before that.
+// laneTime is how long clean waits for the worker and for tokens that are being issued,
+// before that.
 const laneTime = 5 * time.Second
 
 // clean is called by Vault when the engine is closed: at a seal, a reload, a
@@ -35,9 +36,15 @@ func (b *backend) clean(ctx context.Context) {
 	if b.storage == nil || !b.System().Tainted() {
 		return
 	}
-	select { // a token that the worker is issuing is revoked before its lane ends
-	case <-idle:
-	case <-time.After(laneTime):
+	// A token that is being issued on a tainted mount is revoked before its lane ends, or
+	// its request.
+	wait, stop := context.WithTimeout(ctx, laneTime)
+	defer stop()
+	for _, ended := range []<-chan struct{}{idle, b.ledger.Quiet()} {
+		select {
+		case <-ended:
+		case <-wait.Done():
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanTime)
 	defer cancel()

@@ -21,6 +21,7 @@ var (
 	// forwards the request where it can.
 	errStandby = fmt.Errorf("this node is not the active node: %w", logical.ErrReadOnly)
 
+	errTainted      = errors.New("the mount is being disabled or moved")
 	errOtherCluster = errors.New("the token was issued on another cluster than the configured one")
 	errNotListed    = errors.New("the cluster does not list the token")
 	errStillListed  = errors.New("the cluster still lists the token")

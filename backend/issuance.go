@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -114,6 +115,9 @@ func (b *backend) issueSteps(ctx context.Context, s logical.Storage, c config, o
 	if err == nil && o.answer != nil {
 		err = o.answer()
 	}
+	if err == nil && b.System().Tainted() { // nothing may be left that clean does not see
+		err = errTainted
+	}
 	if err != nil {
 		return issuer.Token{}, r, b.discard(ctx, s, c, r, err)
 	}
@@ -211,8 +215,8 @@ func (b *backend) dropRefused(ctx context.Context, s logical.Storage, r ledger.R
 //
 // If the storage cannot be used, because this process has lost the leadership
 // while it was paused, the token is revoked all the same: no one else knows it
-// yet. A root credential is the exception: the rotation that was stored may have
-// been continued by the new leader.
+// yet. Root credentials and tokens of static roles are the exceptions: the new leader
+// may use what was stored of them.
 func (b *backend) discard(ctx context.Context, s logical.Storage, c config, r ledger.Record, cause error) error {
 	store, cancel := storeContext(ctx)
 	defer cancel()
@@ -221,7 +225,7 @@ func (b *backend) discard(ctx context.Context, s logical.Storage, c config, r le
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout+storeTime)
 	defer stop()
 	var err error
-	if stored != nil && r.Role != rootRole {
+	if stored != nil && r.Role != rootRole && !strings.HasPrefix(r.Role, staticPrefix) {
 		err = b.issuerOf(c, r.TokenType).Revoke(ctx, r.TokenID)[r.TokenID]
 	} else {
 		err = b.settle(ctx, s, r)[r.Accessor]

@@ -331,7 +331,7 @@ func (b *backend) changeConfig(ctx context.Context, s logical.Storage, ch config
 	if err := b.storeChange(ctx, s, ch, retired); err != nil {
 		return nil, err
 	}
-	b.root.checkNext(time.Time{})
+	b.root.checkSoon()
 	b.static.checkAll()
 	b.retryRevocations(ch)
 	if ch.replacesRoot() && ch.leavesCluster() {
@@ -377,9 +377,28 @@ func (b *backend) storeChange(ctx context.Context, s logical.Storage, ch configC
 		}
 	}
 	if ch.delete {
-		return s.Delete(ctx, configKey)
+		err = s.Delete(ctx, configKey)
+	} else {
+		err = putConfig(ctx, s, ch.new)
 	}
-	return putConfig(ctx, s, ch.new)
+	if err != nil && ch.isStored(ctx, s) {
+		err = nil
+	}
+	return err
+}
+
+// isStored reports whether the change is stored. A write may be reported as failed and
+// stored all the same; what follows from the change must then be done, too.
+func (ch configChange) isStored(ctx context.Context, s logical.Storage) bool {
+	present, err := s.Get(ctx, configKey)
+	switch {
+	case err != nil:
+		return false
+	case ch.delete || present == nil:
+		return ch.delete && present == nil
+	}
+	wanted, err := ch.new.entry()
+	return err == nil && bytes.Equal(present.Value, wanted.Value)
 }
 
 func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {

@@ -125,6 +125,12 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 		return fail(err)
 	}
 	warnings := r.warnings(p)
+	if !exists {
+		if err := b.removeLeftovers(ctx, req.Storage, name); err != nil {
+			return fail(err)
+		}
+	}
+	defer b.static.checkNext(name, time.Time{}) // also after an error: the write may be stored all the same
 	switch {
 	case exists:
 		err = b.changeStatic(ctx, req.Storage, old, r)
@@ -139,7 +145,6 @@ func (b *backend) staticRoleWrite(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return fail(fmt.Errorf("static role %s was not stored: %w", name, err))
 	}
-	b.static.checkNext(name, time.Time{})
 	b.Logger().Info("static role written", "role", name)
 	b.event(ctx, "role-write", "static-roles/"+name, "role", name)
 	return withWarnings(warnings), nil

@@ -140,7 +140,7 @@ func (b *backend) compare(ctx context.Context, c config, tokenType string) (comp
 			if !info.RevokedAt.IsZero() { // an expiry is no proof: our clock may have jumped
 				found.dead = append(found.dead, e)
 			}
-		case !gone && info.ID != c.RootID && (twin || !b.ledger.Has(accessor)):
+		case !gone && info.ID != c.RootID && (twin || !b.ledger.MayHold(accessor)):
 			found.unknown = append(found.unknown, info.ID)
 		}
 		return nil

@@ -197,7 +197,10 @@ func (b *backend) fence(ctx context.Context, s logical.Storage, c config, ids ma
 		}
 		err := unreadable
 		if err == nil { // a cancelled rotation drops the record of the credential that it did not replace
-			_, err = b.ledger.Get(ctx, s, r.Role, r.Accessor)
+			var stored ledger.Record
+			if stored, err = b.ledger.Get(ctx, s, r.Role, r.Accessor); err == nil && stored.Deadline.After(r.Deadline) {
+				err = errNotDue // a rotation has replaced the credential since r was read
+			}
 		}
 		if err != nil {
 			maps.Copy(failed, errorForAll(ids[r.Accessor], err))
@@ -300,12 +303,12 @@ func (b *backend) concludeOne(ctx context.Context, s logical.Storage, traits iss
 		}
 		b.Logger().Info("token revoked", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID)
 		return nil
-	case errors.Is(problem, errStandby):
+	case errors.Is(problem, errStandby), errors.Is(problem, errNotDue):
 		return problem
 	case errors.Is(problem, errIsRoot):
 		return errors.Join(problem, b.dropIfRoot(ctx, s, r))
 	case b.waitsForConfig(r, traits, problem):
-		b.ledger.Postpone(r.Accessor, b.nextLook(r))
+		b.postponeUntilConfig(ctx, s, r)
 		return problem
 	}
 	return errors.Join(problem, b.storeFailure(ctx, s, r, problem))
@@ -337,6 +340,16 @@ func (b *backend) provedByExpiry(r ledger.Record, traits issuer.Traits, problem 
 // pastExpiry reports whether the token has certainly expired, if the clock is right.
 func (b *backend) pastExpiry(r ledger.Record) bool {
 	return !r.ExpiresAt.IsZero() && b.now().After(r.ExpiresAt.Add(expiryMargin))
+}
+
+// postponeUntilConfig lets a record wait for another config, unless that has come
+// meanwhile. A change of config makes such records due after it is stored.
+func (b *backend) postponeUntilConfig(ctx context.Context, s logical.Storage, r ledger.Record) {
+	b.configMu.Lock()
+	defer b.configMu.Unlock()
+	if _, err := b.configOf(ctx, s, r); errors.Is(err, errOtherCluster) || errors.Is(err, errNoConfig) {
+		b.ledger.Postpone(r.Accessor, b.nextLook(r))
+	}
 }
 
 // nextLook is when the worker looks again at a record of another cluster.

@@ -16,22 +16,34 @@ type rootKeeper struct {
 
 	mu          sync.Mutex // guards the following
 	checkAt     time.Time  // the root credential needs no check before
+	woken       int        // calls of checkSoon
 	failures    int        // consecutive
 	lastFailure string
 	failedAt    time.Time
 }
 
-// checkNext sets the time of the next check of the root credential.
-func (k *rootKeeper) checkNext(at time.Time) {
+// checkSoon makes the root credential be checked at the next tick.
+func (k *rootKeeper) checkSoon() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.checkAt = at
+	k.checkAt = time.Time{}
+	k.woken++
 }
 
-func (k *rootKeeper) due(now time.Time) bool {
+// rest sets the time of the next check, unless checkSoon was called since due.
+func (k *rootKeeper) rest(at time.Time, woken int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return !now.Before(k.checkAt)
+	if k.woken == woken {
+		k.checkAt = at
+	}
+}
+
+// due reports whether the root credential must be checked, and what rest must be told.
+func (k *rootKeeper) due(now time.Time) (due bool, woken int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !now.Before(k.checkAt), k.woken
 }
 
 // failed records a failure and schedules the next attempt.
@@ -69,7 +81,8 @@ func (k *rootKeeper) describe(data map[string]any, automatic bool) {
 // failure does not stop the mount from using the root credential it has.
 func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 	now := b.now()
-	if !b.root.due(now) || !b.root.rotating.TryLock() {
+	due, woken := b.root.due(now)
+	if !due || !b.root.rotating.TryLock() {
 		return
 	}
 	defer b.root.rotating.Unlock()
@@ -87,7 +100,7 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 		b.noteRotation(ctx, b.cancelRotation(ctx, s, r))
 		return
 	case errors.Is(err, errNoConfig):
-		b.root.checkNext(now.Add(rootCheckInterval))
+		b.root.rest(now.Add(rootCheckInterval), woken)
 		return
 	case err != nil:
 		return
@@ -97,7 +110,7 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 	}
 	switch {
 	case !underWay && !c.rotationDue(now):
-		b.root.checkNext(c.nextRootCheck(now))
+		b.root.rest(c.nextRootCheck(now), woken)
 		return
 	case !underWay:
 		r, err = b.startRotation(ctx, s, c)
@@ -128,7 +141,7 @@ func (b *backend) noteRotation(ctx context.Context, err error) {
 	case err == nil:
 		b.root.succeeded()
 	case errors.Is(err, errNotProved) && !errors.Is(err, errCancelled):
-		b.root.checkNext(time.Time{})
+		b.root.checkSoon()
 		b.Logger().Info("new root credential not accepted yet", "error", err)
 	default:
 		b.root.failed(err, b.now())

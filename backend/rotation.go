@@ -269,11 +269,11 @@ func (b *backend) swapRoot(ctx context.Context, s logical.Storage, r rotation) e
 }
 
 // finishRotation does step 6, and reports the rotation, also one whose swap was made
-// by a process that has ended. A record that is not active any more stays: a change of
-// config has replaced the new credential meanwhile.
+// by a process that has ended. A record that is retired stays: a change of config has
+// replaced the new credential meanwhile.
 func (b *backend) finishRotation(ctx context.Context, s logical.Storage, r rotation) error {
 	err := b.ledger.DropIf(ctx, s, rootRole, r.Accessor, func(record ledger.Record) error {
-		if record.State != ledger.Active {
+		if !record.RetiredAt.IsZero() {
 			return errUnchanged
 		}
 		return nil
@@ -329,13 +329,13 @@ func (b *backend) markCancelled(ctx context.Context, s logical.Storage, r *rotat
 		return err
 	}
 	stillRoot := err == nil && digest(c.Root) == r.OldDigest
-	// A change of config that replaces the new credential makes its record revoking
-	// (storeChange). As long as the record is active, config never had the credential.
+	// A change of config that replaces the new credential retires its record
+	// (storeChange). Before that, config never had the credential.
 	record, err := b.ledger.Get(ctx, s, rootRole, r.Accessor)
 	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
 		return err
 	}
-	if err == nil && record.State == ledger.Active {
+	if !r.Cancelled && err == nil && record.RetiredAt.IsZero() {
 		r.Swapped = false
 	}
 	if stillRoot || !r.Swapped && r.From.RootAccessor == "" {

@@ -655,6 +655,16 @@ func (b *backend) removeStatic(ctx context.Context, s logical.Storage, name stri
 	return b.settle(ctx, s, records...), nil
 }
 
+// removeLeftovers revokes and deletes what an incomplete deletion of a static role has
+// left, so that a new role with its name does not use it.
+func (b *backend) removeLeftovers(ctx context.Context, s logical.Storage, name string) error {
+	if err := b.ledger.Load(ctx, s); err != nil {
+		return err
+	}
+	_, err := b.removeStatic(ctx, s, name)
+	return err
+}
+
 // rotateStatic changes a static role to the staged token, or to one that it
 // issues. The caller holds the lock of the role. If the new token is not accepted
 // yet, it becomes current as soon as it is, and the error is errTokenNotProved.

@@ -110,7 +110,7 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 		b.worker.corrected = false
 		b.ledger.Invalidate()
 		b.static.checkAll()
-		b.root.checkNext(time.Time{})
+		b.root.checkSoon()
 	}
 	if err := b.ledger.Load(ctx, s); err != nil {
 		if ctx.Err() == nil {
@@ -234,7 +234,7 @@ var errNotDue = errors.New("not due")
 func (b *backend) claim(ctx context.Context, s logical.Storage, e ledger.Entry) (ledger.Record, error) {
 	if e.State != ledger.Active {
 		r, err := b.ledger.Get(ctx, s, e.Role, e.Accessor)
-		if err == nil && r.State != e.State {
+		if err == nil && (r.State != e.State || !b.ledger.IsDue(e.Accessor, b.now())) {
 			err = errNotDue
 		}
 		return r, err

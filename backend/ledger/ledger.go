@@ -47,6 +47,7 @@ type Ledger struct {
 	damaged  map[string]bool // keys of records that cannot be decoded
 	resets   int             // counts resets, so that a load notices one
 	inFlight map[string]bool // accessors of tokens being issued by this process
+	quiet    chan struct{}   // closed when inFlight is empty; nil if nobody waits for that
 }
 
 // New returns a ledger with an empty index.
@@ -144,6 +145,7 @@ func (l *Ledger) Close(accessor string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.inFlight, accessor)
+	l.noteQuiet()
 }
 
 // Get reads a record, or returns ErrNotFound. If the index does not agree with
@@ -298,11 +300,12 @@ func (l *Ledger) remove(accessor string) {
 	l.index.remove(accessor)
 }
 
-// Has reports whether the index has the record of a token.
-func (l *Ledger) Has(accessor string) bool {
+// MayHold reports whether there is a record of a token, or may be one because the index
+// is not loaded.
+func (l *Ledger) MayHold(accessor string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.index.byAccessor[accessor] != nil
+	return !l.loaded || l.index.byAccessor[accessor] != nil
 }
 
 // InFlight reports whether this process is issuing the token.
@@ -312,12 +315,40 @@ func (l *Ledger) InFlight(accessor string) bool {
 	return l.inFlight[accessor]
 }
 
+// Quiet returns a channel that is closed when this process issues no token.
+func (l *Ledger) Quiet() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.quiet == nil {
+		l.quiet = make(chan struct{})
+	}
+	quiet := l.quiet
+	l.noteQuiet()
+	return quiet
+}
+
+// noteQuiet closes the channel of Quiet if nothing is in flight.
+func (l *Ledger) noteQuiet() {
+	if len(l.inFlight) == 0 && l.quiet != nil {
+		close(l.quiet)
+		l.quiet = nil
+	}
+}
+
 // Due returns the records whose deadline is not after now, except those being
 // issued by this process. It reads no storage.
 func (l *Ledger) Due(now time.Time) []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.settled(l.index.due(now))
+}
+
+// IsDue reports whether the deadline of a record is not after now.
+func (l *Ledger) IsDue(accessor string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.index.byAccessor[accessor]
+	return e != nil && !e.Deadline.After(now)
 }
 
 // Settled returns all records except those being issued by this process.

@@ -22,7 +22,7 @@ func TestOpen_StoresTheRecordAndMarksItInFlight(t *testing.T) {
 	s.mustStore(t, r)
 	l.mustIndex(t, r)
 	late := r.Deadline.Add(time.Hour)
-	if !l.InFlight(r.Accessor) || len(l.Due(late)) != 0 || len(l.Settled()) != 0 || !l.Has(r.Accessor) {
+	if !l.InFlight(r.Accessor) || len(l.Due(late)) != 0 || len(l.Settled()) != 0 || !l.has(r.Accessor) {
 		t.Errorf("in flight: %v, due %v, settled %v", l.InFlight(r.Accessor), l.Due(late), l.Settled())
 	}
 	l.Close(r.Accessor)
@@ -112,7 +112,7 @@ func TestOpen_MaxActive(t *testing.T) {
 	if err := l.Open(t.Context(), s, newRecord(7, Issuing), 3); !errors.Is(err, ErrMaxActive) {
 		t.Fatalf("a fourth token: %v", err)
 	}
-	if s.operations(logical.UpdateOperation) != before || l.InFlight(testAccessor(7)) || l.Has(testAccessor(7)) {
+	if s.operations(logical.UpdateOperation) != before || l.InFlight(testAccessor(7)) || l.has(testAccessor(7)) {
 		t.Error("a refused token left something behind")
 	}
 	if err := l.Open(t.Context(), s, newRecord(7, Issuing), 4); err != nil {
@@ -338,8 +338,8 @@ func TestPut_FailedWriteIsLookedAt(t *testing.T) {
 		if n := len(l.Due(r.Deadline)); n != 1 {
 			t.Errorf("%d records are due", n)
 		}
-		if _, err := l.Get(t.Context(), s, r.Role, r.Accessor); (err == nil) != exists || l.Has(r.Accessor) != exists {
-			t.Errorf("exists %v: error %v, in the index %v", exists, err, l.Has(r.Accessor))
+		if _, err := l.Get(t.Context(), s, r.Role, r.Accessor); (err == nil) != exists || l.has(r.Accessor) != exists {
+			t.Errorf("exists %v: error %v, in the index %v", exists, err, l.has(r.Accessor))
 		}
 	}
 }
@@ -563,7 +563,7 @@ func TestInvalidate_WhileATokenIsIssued(t *testing.T) {
 	}
 	s.keep(t, other)
 	l.Invalidate()
-	if !l.Has(inFlight.Accessor) || !l.InFlight(inFlight.Accessor) {
+	if !l.has(inFlight.Accessor) || !l.InFlight(inFlight.Accessor) {
 		t.Error("the token that is being issued left the index")
 	}
 	if err := l.Load(t.Context(), s); err != nil {
@@ -616,4 +616,11 @@ func TestFind_RecordThatCannotBeRead(t *testing.T) {
 			t.Errorf("loaded %v: %v", load, err)
 		}
 	}
+}
+
+// has reports whether the index has a record.
+func (l *Ledger) has(accessor string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.index.byAccessor[accessor] != nil
 }

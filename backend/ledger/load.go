@@ -44,7 +44,7 @@ func (l *Ledger) loadOnce(ctx context.Context, s logical.Storage) error {
 		return fmt.Errorf("list the ledger: %w", err)
 	}
 	for _, role := range roles {
-		if err := l.LoadRole(ctx, s, strings.TrimSuffix(role, "/")); err != nil {
+		if err := l.loadRole(ctx, s, strings.TrimSuffix(role, "/")); err != nil {
 			return err
 		}
 	}
@@ -76,6 +76,14 @@ func (l *Ledger) TryLoad(ctx context.Context, s logical.Storage) error {
 
 // LoadRole brings the stored records of one role into the index, once.
 func (l *Ledger) LoadRole(ctx context.Context, s logical.Storage, role string) error {
+	err := errInvalidated
+	for attempt := 0; attempt < loadAttempts && errors.Is(err, errInvalidated); attempt++ {
+		err = l.loadRole(ctx, s, role)
+	}
+	return err
+}
+
+func (l *Ledger) loadRole(ctx context.Context, s logical.Storage, role string) error {
 	l.mu.Lock()
 	done, resets := l.loaded || l.roles[role], l.resets
 	l.mu.Unlock()
@@ -96,7 +104,10 @@ func (l *Ledger) LoadRole(ctx context.Context, s logical.Storage, role string) e
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.loaded && l.resets == resets {
+	if l.resets != resets {
+		return errInvalidated
+	}
+	if !l.loaded {
 		l.roles[role] = true
 	}
 	return nil
@@ -184,7 +195,7 @@ func (l *Ledger) Summary() (Summary, bool) {
 func (l *Ledger) Holds(fingerprint string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.newer != nil || len(l.damaged) > 0 {
+	if !l.loaded || l.newer != nil || len(l.damaged) > 0 {
 		return true
 	}
 	for g := range l.index.counts {
