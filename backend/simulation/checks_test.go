@@ -482,6 +482,9 @@ func (w *world) checkRenewalRefused(l *lease, t *task) {
 	if !late && strings.Contains(t.err.Error(), "nothing is left to renew") {
 		w.violate("F", "the renewal of %v was refused %s before the end of its token: %v", l, expires.Sub(w.vaultTime()), t.err)
 	}
+	if strings.Contains(t.err.Error(), "clock of this node was changed") && w.facts.clocksJumped.IsZero() && w.time().Sub(t.begun) < time.Minute {
+		w.violate("F", "the renewal of %v was refused although no clock has jumped: %v", l, t.err)
+	}
 }
 
 // leasedToken is what the token of a lease is.
