@@ -75,7 +75,9 @@ type order struct {
 //     must not be issued on a cluster that the mount has left.
 //  3. Ask the cluster, once. The call goes on if the caller disconnects, because
 //     the cluster would go on too.
-//  4. Hold the token, make the record active, and settle the answer.
+//  4. Hold the token, make the record active, and settle the answer. The mount must not
+//     be one that Vault disables: after its leases it revokes nothing that it does not
+//     know.
 //
 // If the cluster refused, the record is dropped. If the outcome is unknown, the
 // record stays issuing. If step 4 fails, the token is revoked.
