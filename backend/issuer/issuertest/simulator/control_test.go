@@ -79,7 +79,6 @@ func TestControl_ShowsAndResetsRuns(t *testing.T) {
 
 // A client that reads a list slowly does not block other requests.
 func TestControl_SlowReaderHoldsNoLock(t *testing.T) {
-	t.Parallel()
 	r := newRig(t)
 	r.AddTokens(100_000, simulator.Token{Description: strings.Repeat("long ", 15)})
 	answer := r.response("GET", "/sim/control/tokens", "", "")

@@ -121,7 +121,6 @@ func TestFaults_ErrorAfterCommit(t *testing.T) {
 }
 
 func TestFaults_Latency(t *testing.T) {
-	t.Parallel()
 	for what, c := range map[string]struct {
 		fault simulator.Fault
 		made  int

@@ -141,7 +141,8 @@ func (r *rig) run(args ...string) result {
 	return r.exec(r.argv(args...), nil)
 }
 
-// exec runs a command line in this process.
+// exec runs a command line in this process. Tests that do so must not run in parallel,
+// because the command line library writes to variables of its package.
 func (r *rig) exec(argv []string, stdin io.Reader) result {
 	var stdout, stderr bytes.Buffer
 	exit := simulator.RunCLI(argv, r.env, stdin, &stdout, &stderr)

@@ -100,7 +100,6 @@ func TestViolation_ModeOfProfile(t *testing.T) {
 }
 
 func TestViolation_OpenStandardInput(t *testing.T) {
-	t.Parallel()
 	r := newRig(t)
 	argv := r.argv("management", "list")
 	r.wantViolation(r.exec(argv, strings.NewReader("y\n")), "standard input")
