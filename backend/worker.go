@@ -120,7 +120,7 @@ func (b *backend) dispatch(ctx context.Context, s logical.Storage) {
 	}
 	if !b.worker.corrected { // also after a start: another process or node may have had the wrong clock
 		if err := b.correctDeadlines(ctx, s); err != nil {
-			b.Logger().Warn("deadlines of a wrong clock are not corrected yet", "error", err)
+			b.Logger().Warn("deadlines of a wrong clock cannot be corrected; trying again in a minute", "error", err)
 		} else {
 			b.worker.corrected = true
 		}
