@@ -47,7 +47,7 @@ func TestNodes(t *testing.T) {
 // may run the CLI for that.
 func (h *haStage) everyNodeServes(t *testing.T) {
 	leader := h.vault.AwaitLeader(t)
-	slow := simulator.Fault{Latency: simulator.Duration(50 * time.Millisecond), LatencyAfter: simulator.Duration(50 * time.Millisecond)}
+	slow := simulator.Fault{Latency: simulator.Duration(250 * time.Millisecond), LatencyAfter: simulator.Duration(250 * time.Millisecond)}
 	h.cluster.SetFaults(simulator.Faults{Any: slow}) // each CLI process runs long enough to be seen
 	defer h.cluster.SetFaults(simulator.Faults{})
 	h.write(t, "roles/ci", map[string]any{"ttl": "1h", "max_ttl": "8h"})
