@@ -36,7 +36,7 @@ unit: ## the quick tests: all but those on a real Vault
 .PHONY: test
 test: ## every test, those on a real Vault too, with the race detector
 	@scripts/vault.sh >/dev/null
-	go test -race -shuffle=on -timeout 20m ./...
+	go test -race -shuffle=on -timeout 20m ./plugin/e2e ./... # the longest first
 	go test -count=1 ./backend/simulation # runs one goroutine at a time, so it has no locks
 
 .PHONY: mutants

@@ -68,8 +68,11 @@ func checkLogs(t testing.TB, logs, secrets []string) {
 				t.Errorf("%s: %s%.2000s", filepath.Base(path), sign, after)
 			}
 		}
-		if t.Failed() && testing.Verbose() {
-			t.Logf("%s ends in:\n%s", filepath.Base(path), log[max(0, len(log)-20_000):])
+		if size := 5_000; t.Failed() {
+			if testing.Verbose() {
+				size = 20_000
+			}
+			t.Logf("%s ends in:\n%s", filepath.Base(path), log[max(0, len(log)-size):])
 		}
 	}
 }
