@@ -4,14 +4,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"time"
 )
 
 // endsWithStdin is a shell script that runs a command and sends it SIGTERM when
-// standard input ends. A line of input, before that, is the name of the signal
-// to send instead. The script exits when the command has ended.
+// standard input ends. Lines of input, before that, are the names of signals to send
+// instead. The script exits when the command has ended.
 const endsWithStdin = `exec 3<&0
 "$0" "$@" </dev/null 3<&- & pid=$!
-(read -r signal; kill -${signal:-TERM} $pid 2>/dev/null) <&3 3<&- &
+(read -r signal; while kill -${signal:-TERM} $pid && [ "$signal" ] && read -r signal; do :; done) 2>/dev/null <&3 3<&- &
 exec 3<&-
 wait $pid`
 
@@ -30,15 +31,27 @@ type run struct {
 	log   *os.File
 }
 
-// end stops the process by SIGTERM and waits for its end.
+// endTime is how long a process may take to end after SIGTERM. Vault sometimes hangs
+// then, when it has lost the other nodes of its cluster.
+const endTime = 30 * time.Second
+
+// end stops the process by SIGTERM, or else by SIGKILL, and waits for its end.
 func (r *run) end() {
+	_, _ = io.WriteString(r.stdin, "TERM\n")
+	late := time.AfterFunc(endTime, func() { _, _ = io.WriteString(r.stdin, "KILL\n") })
+	defer late.Stop()
+	r.await()
+}
+
+// await waits for the end of the process.
+func (r *run) await() {
+	_ = r.cmd.Wait() // exit status 143 or 137: ended by the signal
 	_ = r.stdin.Close()
-	_ = r.cmd.Wait() // exit status 143: ended by the signal
 	_ = r.log.Close()
 }
 
 // kill stops the process by SIGKILL and waits for its end.
 func (r *run) kill() {
 	_, _ = io.WriteString(r.stdin, "KILL\n")
-	r.end()
+	r.await()
 }
