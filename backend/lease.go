@@ -205,18 +205,18 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 func (b *backend) detach(ctx context.Context, s logical.Storage, r ledger.Record) error {
 	ctx, cancel := storeContext(ctx)
 	defer cancel()
-	_, err := b.ledger.Change(ctx, s, r.Role, r.Accessor, func(r *ledger.Record) error {
+	changed, err := b.changeIf(ctx, s, r.Role, r.Accessor, func(r *ledger.Record) bool {
 		if r.State != ledger.Active || !r.DetachedAt.IsZero() {
-			return errUnchanged // it is being revoked already, or this is a repetition
+			return false // it is being revoked already, or this is a repetition
 		}
 		r.DetachedAt, r.Deadline = b.now(), r.ExpiresAt
-		return nil
+		return true
 	})
-	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("end a lease of role %s: %w", r.Role, err)
+	}
+	if !changed {
+		return nil
 	}
 	b.Logger().Info("lease ended, the token stays valid until its expiry", "role", r.Role, "accessor", r.Accessor, "token_id", r.TokenID, "expires_at", timestamp(r.ExpiresAt))
 	b.event(ctx, "detach", "tokens/"+r.Accessor, "role", r.Role, "token_id", r.TokenID)

@@ -361,6 +361,24 @@ func (b *backend) nextLook(r ledger.Record) time.Time {
 	return next
 }
 
+// errUnchanged is returned by a check or a change of a record that leaves it as it is.
+var errUnchanged = errors.New("unchanged")
+
+// changeIf changes a record if change, called with the stored record under its lock,
+// returns true. It reports whether it did. It is not an error if there is no record.
+func (b *backend) changeIf(ctx context.Context, s logical.Storage, role, accessor string, change func(*ledger.Record) bool) (changed bool, err error) {
+	_, err = b.ledger.Change(ctx, s, role, accessor, func(r *ledger.Record) error {
+		if !change(r) {
+			return errUnchanged
+		}
+		return nil
+	})
+	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // storeFailure stores in a record that its token could not be revoked, or that a
 // list did not show it.
 func (b *backend) storeFailure(ctx context.Context, s logical.Storage, r ledger.Record, cause error) error {

@@ -92,7 +92,7 @@ func (b *backend) keepRoot(ctx context.Context, s logical.Storage) {
 		return
 	}
 	c, err := loadConfig(ctx, s)
-	if err == nil && c.RootSince.After(now.Add(clockTolerance)) {
+	if err == nil && isFuture(c.RootSince, now) {
 		c, err = b.correctRootSince(ctx, s, now)
 	}
 	switch {

@@ -269,7 +269,7 @@ func (b *backend) reconcile(ctx context.Context, s logical.Storage, r staticRole
 		if creds.Current != nil {
 			latest = later(now, creds.Current.NextAt)
 		}
-		if next.SwitchAt.After(latest.Add(clockTolerance)) && !(r.Disabled && next.Proved) {
+		if isFuture(next.SwitchAt, latest) && !(r.Disabled && next.Proved) {
 			// The clock was ahead when the token was issued.
 			planned := *next
 			planned.SwitchAt, planned.NextAt = latest, b.plan(r, latest, next.ExpiresAt)
@@ -380,20 +380,15 @@ func (c staticCreds) holds(accessor string) bool {
 
 // retire sets the deadline of an active token. An earlier deadline stays.
 func (b *backend) retire(ctx context.Context, s logical.Storage, role, accessor string, at time.Time) error {
-	_, err := b.ledger.Change(ctx, s, role, accessor, func(r *ledger.Record) error {
+	_, err := b.changeIf(ctx, s, role, accessor, func(r *ledger.Record) bool {
 		if r.State != ledger.Active || r.Deadline.Before(at) {
-			return errUnchanged
+			return false
 		}
 		r.LeaseEnd, r.Deadline = at, at
-		return nil
+		return true
 	})
-	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
-		return nil
-	}
 	return err
 }
-
-var errUnchanged = errors.New("unchanged")
 
 // floorSecond rounds down to a whole second in UTC, as SwitchAt is.
 func floorSecond(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
@@ -415,14 +410,14 @@ func (b *backend) plan(r staticRole, t, expires time.Time) time.Time {
 // was not completed, or the clock was ahead when the token became the current one or
 // when the change was planned.
 func (r staticRole) mustReplan(current *staticToken, now time.Time) bool {
-	if current.NextAt.IsZero() != r.Disabled || current.SwitchAt.After(now.Add(clockTolerance)) {
+	if current.NextAt.IsZero() != r.Disabled || isFuture(current.SwitchAt, now) {
 		return true
 	}
 	if r.Disabled {
 		return false
 	}
 	latest := r.Schedule.next(later(current.SwitchAt, now.Add(stageLead))).Add(r.maxJitter())
-	return current.NextAt.After(latest.Add(clockTolerance))
+	return isFuture(current.NextAt, latest)
 }
 
 // stage issues the next token, which is to become current at switchAt.
@@ -605,19 +600,19 @@ func (b *backend) verifyType(ctx context.Context, s logical.Storage, c config, t
 		if !revoked[e.TokenID] && (listed[e.TokenID] || !traits.KeepsExpired) {
 			continue
 		}
-		_, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) error {
+		changed, err := b.changeIf(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) bool {
 			young := !listed[r.TokenID] && now.Before(r.ConfirmedAt.Add(traits.UnknownAge))
 			if r.State != ledger.Active || r.TokenID != e.TokenID || young {
-				return errUnchanged
+				return false
 			}
 			b.revokeNow(r) // which proves that it is gone: the list may lag, and our clock may have jumped
-			return nil
+			return true
 		})
-		if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
-			continue
-		}
 		if err != nil {
 			return err
+		}
+		if !changed {
+			continue
 		}
 		name := strings.TrimPrefix(e.Role, staticPrefix)
 		b.Logger().Warn("static role: token was revoked on the cluster; replacing it", "role", name, "accessor", e.Accessor, "token_id", e.TokenID)

@@ -155,17 +155,14 @@ func (b *backend) correctDeadlines(ctx context.Context, s logical.Storage) error
 // correctRetired makes the overlap of a previous root credential begin now, if it begins
 // in the future.
 func (b *backend) correctRetired(ctx context.Context, s logical.Storage, e ledger.Entry) error {
-	_, err := b.ledger.Change(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) error {
+	_, err := b.changeIf(ctx, s, e.Role, e.Accessor, func(r *ledger.Record) bool {
 		now := b.now()
 		if r.State != ledger.Revoking || !isFuture(r.RetiredAt, now) {
-			return errUnchanged
+			return false
 		}
 		r.RetiredAt, r.Deadline = now, now.Add(r.Deadline.Sub(r.RetiredAt))
-		return nil
+		return true
 	})
-	if errors.Is(err, errUnchanged) || errors.Is(err, ledger.ErrNotFound) {
-		return nil
-	}
 	return err
 }
 

@@ -89,15 +89,14 @@ func (l *Ledger) lock(accessor string) (unlock func()) {
 // limits the tokens of the record's role on the record's cluster; 0 means no
 // limit.
 func (l *Ledger) Open(ctx context.Context, s logical.Storage, r Record, maxActive int) error {
-	err := errInvalidated
-	for attempt := 0; attempt < loadAttempts && errors.Is(err, errInvalidated); attempt++ {
+	err := untilValid(func() error {
 		if maxActive > 0 { // which must be exact; the other limits need not be
-			if err := l.LoadRole(ctx, s, r.Role); err != nil {
+			if err := l.loadRole(ctx, s, r.Role); err != nil {
 				return fmt.Errorf("count the tokens of role %s: %w", r.Role, err)
 			}
 		}
-		err = l.reserve(r, maxActive)
-	}
+		return l.reserve(r, maxActive)
+	})
 	if err != nil {
 		return err
 	}

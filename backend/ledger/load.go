@@ -23,9 +23,15 @@ var errInvalidated = errors.New("the ledger was changed by another node while it
 
 // Load brings all stored records into the index. It does nothing after a
 // success, and may be called again after an error.
-func (l *Ledger) Load(ctx context.Context, s logical.Storage) (err error) {
+func (l *Ledger) Load(ctx context.Context, s logical.Storage) error {
+	return untilValid(func() error { return l.loadOnce(ctx, s) })
+}
+
+// untilValid calls load again, up to loadAttempts times in all, if the index was
+// discarded meanwhile.
+func untilValid(load func() error) (err error) {
 	for range loadAttempts {
-		if err = l.loadOnce(ctx, s); !errors.Is(err, errInvalidated) {
+		if err = load(); !errors.Is(err, errInvalidated) {
 			return err
 		}
 	}
@@ -76,11 +82,7 @@ func (l *Ledger) TryLoad(ctx context.Context, s logical.Storage) error {
 
 // LoadRole brings the stored records of one role into the index, once.
 func (l *Ledger) LoadRole(ctx context.Context, s logical.Storage, role string) error {
-	err := errInvalidated
-	for attempt := 0; attempt < loadAttempts && errors.Is(err, errInvalidated); attempt++ {
-		err = l.loadRole(ctx, s, role)
-	}
-	return err
+	return untilValid(func() error { return l.loadRole(ctx, s, role) })
 }
 
 func (l *Ledger) loadRole(ctx context.Context, s logical.Storage, role string) error {
