@@ -26,6 +26,15 @@ func withClusterClock(t *testing.T) (e *engine, clusterClock *clock) {
 	return e, clusterClock
 }
 
+// passHoursOnBoth is passInSteps for the engine and for its cluster, for a number of hours.
+func (e *engine) passHoursOnBoth(clusterClock *clock, step time.Duration, hours int) {
+	e.t.Helper()
+	for range hours {
+		e.passInSteps(step, time.Hour)
+		clusterClock.advance(time.Hour)
+	}
+}
+
 // passOnBoth is pass for the engine and for its cluster.
 func (e *engine) passOnBoth(clusterClock *clock, d time.Duration) {
 	e.t.Helper()
@@ -125,19 +134,22 @@ func TestClockJump_RevocationIsDeferred(t *testing.T) {
 	}
 }
 
+// withDeadlines are acts that leave one record with a deadline.
+var withDeadlines = map[string]func(*engine){
+	"a lost answer": func(e *engine) {
+		e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
+		e.mustNotIssue()
+		e.cluster.SetHook(nil)
+	},
+	"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
+}
+
 // What is done while the clock is ahead has a deadline far in the future. Once the clock
 // has been set right, the deadline is not waited for: of a token whose creation was not
 // confirmed, and of a root credential that a rotation has replaced.
 func TestClockJump_DeadlinesOfTheWrongClock(t *testing.T) {
 	const ahead = 240 * time.Hour
-	for name, act := range map[string]func(*engine){
-		"a lost answer": func(e *engine) {
-			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
-			e.mustNotIssue()
-			e.cluster.SetHook(nil)
-		},
-		"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
-	} {
+	for name, act := range withDeadlines {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e, clusterClock := withClusterClock(t)
@@ -183,10 +195,7 @@ func TestClockJump_RootRotationIsPlannedAgain(t *testing.T) {
 			}
 			e.tick()
 			root := e.rootID()
-			for range 25 {
-				e.passInSteps(10*time.Minute, time.Hour)
-				clusterClock.advance(time.Hour)
-			}
+			e.passHoursOnBoth(clusterClock, 10*time.Minute, 25)
 			if e.rootID() == root {
 				t.Errorf("rotation_period is 24h, it is %v, and the next rotation is at %v", e.clock.Now(), e.read("config").Data["next_vault_rotation"])
 			}
@@ -281,14 +290,7 @@ func TestClockSetBack_DuringAForcedRotation(t *testing.T) {
 // never seen the wrong clock in a tick.
 func TestClockJump_IsCorrectedByAnotherProcess(t *testing.T) {
 	const ahead = 240 * time.Hour
-	for name, act := range map[string]func(*engine){
-		"a lost answer": func(e *engine) {
-			e.cluster.SetHook(fails(errDown, issuertest.AfterIssue))
-			e.mustNotIssue()
-			e.cluster.SetHook(nil)
-		},
-		"a rotation": func(e *engine) { e.write("config/rotate-root", nil) },
-	} {
+	for name, act := range withDeadlines {
 		for _, how := range []string{"restart", "no tick while ahead"} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -329,10 +331,7 @@ func TestClockJump_RotationIsTriedAgainSoon(t *testing.T) {
 		e.cluster.SetHook(nil)
 		e.clock.advance(-ahead)
 		root := e.rootID()
-		for range 96 {
-			e.passInSteps(10*time.Minute, time.Hour)
-			clusterClock.advance(time.Hour)
-		}
+		e.passHoursOnBoth(clusterClock, 10*time.Minute, 96)
 		if e.rootID() == root {
 			t.Errorf("rotation_period is 24h, no rotation in 4 days; next try %v", e.read("status").Data["rotation_next_try_at"])
 		}
@@ -373,10 +372,7 @@ func TestClockJump_MissedWindowIsPlannedAgain(t *testing.T) {
 		e.tick()
 		e.clock.advance(-248 * time.Hour)
 		e.tick()
-		for range 72 {
-			e.passInSteps(10*time.Minute, time.Hour)
-			clusterClock.advance(time.Hour)
-		}
+		e.passHoursOnBoth(clusterClock, 10*time.Minute, 72)
 		if e.staticSecret() == before {
 			t.Errorf("daily schedule, no change in 3 days: %v", e.readStatic().Data["next_vault_rotation"])
 		}
@@ -395,10 +391,7 @@ func TestClockJump_ScheduleIsPlannedAgain(t *testing.T) {
 		e.clock.advance(-240 * time.Hour)
 		e.restart()
 		e.tick()
-		for range 72 {
-			e.passInSteps(10*time.Minute, time.Hour)
-			clusterClock.advance(time.Hour)
-		}
+		e.passHoursOnBoth(clusterClock, 10*time.Minute, 72)
 		if e.staticSecret() == before {
 			t.Errorf("rotation_period 1h, no change in 3 days: %v", e.readStatic().Data["next_vault_rotation"])
 		}
@@ -558,10 +551,7 @@ func TestClockJump_OverlapIsCountedOnce(t *testing.T) {
 				for range 3 {
 					e.tick()
 					e.storage.setFault(nil)
-					for range 23 {
-						e.passInSteps(30*time.Minute, time.Hour)
-						clusterClock.advance(time.Hour)
-					}
+					e.passHoursOnBoth(clusterClock, 30*time.Minute, 23)
 					e.restart()
 				}
 				if e.accepted(root) {
@@ -584,10 +574,7 @@ func TestClockJump_TokenThatWasNotIssuedIsForgotten(t *testing.T) {
 		e.cluster.SetHook(nil)
 		e.clock.advance(-ahead)
 		e.restart()
-		for range 2 * 24 {
-			e.passInSteps(10*time.Minute, time.Hour)
-			clusterClock.advance(time.Hour)
-		}
+		e.passHoursOnBoth(clusterClock, 10*time.Minute, 2*24)
 		if len(e.records()) > 0 {
 			t.Errorf("after two days: %v", e.ledger())
 		}

@@ -110,6 +110,16 @@ type storage struct {
 // effect before, although it had its effect after.
 type fault func(when string, op logical.Operation, key string) error
 
+// failOn returns a fault that makes every operation op on keys with a prefix fail.
+func failOn(when string, op logical.Operation, prefix string) fault {
+	return func(w string, o logical.Operation, key string) error {
+		if w == when && o == op && strings.HasPrefix(key, prefix) {
+			return errInjected
+		}
+		return nil
+	}
+}
+
 // setFault sets the fault; nil removes it.
 func (s *storage) setFault(f fault) {
 	s.mu.Lock()

@@ -13,16 +13,6 @@ import (
 	"github.com/influxdb3-vault/vault-plugin-secrets-influxdb/backend/issuer/issuertest"
 )
 
-// failOn makes every operation op on keys with a prefix fail.
-func failOn(when string, op logical.Operation, prefix string) fault {
-	return func(w string, o logical.Operation, key string) error {
-		if w == when && o == op && strings.HasPrefix(key, prefix) {
-			return errInjected
-		}
-		return nil
-	}
-}
-
 // A mount is disabled while a request waits for the cluster. Nothing that it issues is
 // left.
 func TestClean_RequestInFlight(t *testing.T) {

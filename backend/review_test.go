@@ -175,12 +175,7 @@ func TestRotation_StaleRecordOfTheRootIsDroppedMeanwhile(t *testing.T) {
 			old := e.rootID()
 			// A write of another root credential stores the record of the old one, and
 			// fails to store the config.
-			e.storage.setFault(func(when string, op logical.Operation, key string) error {
-				if when == "before" && op == updateOp && key == "config" {
-					return errInjected
-				}
-				return nil
-			})
+			e.storage.setFault(failOn("before", updateOp, "config"))
 			theirs := e.operatorsRoot()
 			e.tryWrite("config", map[string]any{"mgmt_token": theirs.Secret.Reveal()})
 			e.storage.setFault(nil)
@@ -227,12 +222,7 @@ func TestRotation_StaleRecordOfTheRootIsDroppedMeanwhile(t *testing.T) {
 func TestRotation_CrashBeforeTheSwapLeavesTheOldCredentialAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
-		e.storage.setFault(func(when string, op logical.Operation, key string) error {
-			if when == "before" && op == updateOp && key == "config" {
-				return errInjected
-			}
-			return nil
-		})
+		e.storage.setFault(failOn("before", updateOp, "config"))
 		e.tryWrite("config/rotate-root", nil)
 		e.storage.setFault(nil)
 		e.restart()
@@ -253,12 +243,7 @@ func TestRotation_CrashBeforeTheSwapLeavesTheOldCredentialAlone(t *testing.T) {
 func TestRotation_CrashAfterTheSwapRevokesTheOldCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
-		e.storage.setFault(func(when string, op logical.Operation, key string) error {
-			if when == "after" && op == updateOp && key == "config" {
-				return errInjected
-			}
-			return nil
-		})
+		e.storage.setFault(failOn("after", updateOp, "config"))
 		e.tryWrite("config/rotate-root", nil)
 		e.storage.setFault(nil)
 		e.restart()
@@ -279,12 +264,7 @@ func TestRotation_CrashAfterTheSwapRevokesTheOldCredential(t *testing.T) {
 func TestClean_RevokesBothRootsOfARotationThatIsNotFinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := ready(t, nil)
-		e.storage.setFault(func(when string, op logical.Operation, key string) error {
-			if when == "before" && op == deleteOp && key == "rotation" {
-				return errInjected
-			}
-			return nil
-		})
+		e.storage.setFault(failOn("before", deleteOp, "rotation"))
 		e.tryWrite("config/rotate-root", nil)
 		e.storage.setFault(nil)
 		e.system.TaintedVal = true

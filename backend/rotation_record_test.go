@@ -165,12 +165,7 @@ func TestRotation_FinishedAtAnyMomentOfAConfigWrite(t *testing.T) {
 	for n, more := 1, true; more && !t.Failed(); n++ {
 		synctest.Test(t, func(t *testing.T) {
 			e := ready(t, nil)
-			e.storage.setFault(func(when string, op logical.Operation, key string) error {
-				if when == "after" && op == updateOp && key == "config" {
-					return errInjected
-				}
-				return nil
-			})
+			e.storage.setFault(failOn("after", updateOp, "config"))
 			if status, _ := e.tryWrite("config/rotate-root", nil); status < 400 {
 				t.Fatal("the swap did not fail")
 			}
