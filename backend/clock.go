@@ -51,3 +51,9 @@ func (b *backend) now() time.Time { return b.clock.now() }
 // isFuture reports whether a stored time of the past is in the future: the clock was ahead
 // when it was stored, or is behind now.
 func isFuture(stored, now time.Time) bool { return stored.After(now.Add(clockTolerance)) }
+
+// isFresh reports whether what was read at a time may be used for so long. It may not if
+// the clock was set back since.
+func isFresh(at time.Time, long time.Duration, now time.Time) bool {
+	return !now.Before(at) && now.Before(at.Add(long))
+}

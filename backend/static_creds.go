@@ -213,7 +213,7 @@ type staticFailure struct {
 type cachedStatic struct {
 	role  staticRole
 	creds staticCreds
-	until time.Time
+	at    time.Time // when it was read
 }
 
 // cacheTime is how long a read may use what another read has loaded. Every change
@@ -350,7 +350,7 @@ func (b *backend) readStatic(ctx context.Context, s logical.Storage, name string
 	hit, ok := b.static.cached[name]
 	changes := b.static.changes
 	b.static.mu.Unlock()
-	if ok && now.Before(hit.until) && !now.Before(hit.until.Add(-cacheTime)) {
+	if ok && isFresh(hit.at, cacheTime, now) {
 		return hit.role, hit.creds, true, nil
 	}
 	r, ok, err := findStaticRole(ctx, s, name)
@@ -367,7 +367,7 @@ func (b *backend) readStatic(ctx context.Context, s logical.Storage, name string
 		b.static.cached = map[string]cachedStatic{}
 	}
 	if b.static.changes == changes { // otherwise what was read may be old already
-		b.static.cached[name] = cachedStatic{r, c, now.Add(cacheTime)}
+		b.static.cached[name] = cachedStatic{r, c, now}
 	}
 	return r, c, true, nil
 }

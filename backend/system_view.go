@@ -24,15 +24,15 @@ type systemView struct {
 
 	mu    sync.Mutex // guards the following
 	state consts.ReplicationState
-	until time.Time
+	at    time.Time // when state was asked for
 }
 
 // ReplicationState implements logical.SystemView.
 func (v *systemView) ReplicationState() consts.ReplicationState {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if now := v.now(); !now.Before(v.until) || now.Before(v.until.Add(-stateTime)) {
-		v.state, v.until = v.SystemView.ReplicationState(), now.Add(stateTime)
+	if now := v.now(); !isFresh(v.at, stateTime, now) {
+		v.state, v.at = v.SystemView.ReplicationState(), now
 	}
 	return v.state
 }
